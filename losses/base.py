@@ -1,0 +1,129 @@
+"""What every loss receives and returns.
+
+Reduction contract. Features are gathered *with gradient* over all ranks before a loss sees them, and a loss may
+score only this rank's rows. DistributedDataParallel averages parameter gradients over ranks, so the value that a rank
+returns must be such that **the mean over ranks is the loss of the global batch on one process**:
+
+- a mean over all N rows: return the mean over this rank's rows (all ranks hold equally many);
+- a mean over some rows only (pairs, a drawn fraction): return ``Features.mean_over(values, mask)``, which divides by
+  the *global* count, known on every rank;
+- a term that cannot be split by rows (a sorted distribution, say): compute it in full on every rank.
+
+Then the gradient does not depend on the number of processes. A plain sum over local rows, or a mean over the local
+count of a mask, breaks it silently.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+# losses import nothing of the project but each other; numbers that stand for sources are given in the batch.
+REAL = 0
+
+
+class LossError(ValueError):
+    """A loss was configured or fed wrongly; the message names the option or the input, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Embeddings and labels of one training step over the global batch.
+
+    N is the global batch, B = N / world_size the rows of this rank, D the shared embedding's width.
+
+    Attributes:
+        image: [N, D] float, L2-normalised anchor pictures.
+        text: [N, D] float, L2-normalised captions; row i is the caption of picture i.
+        logit_scale: [] float, the factor on cosines (already exponentiated).
+        source: [N] int64, 0 for a real photo, above 0 for generated (one code a generator).
+        group: [N] int64; pictures of one group show the same thing and are no negatives of each other.
+        caption_id: [N] int64; equal captions have equal ids and are no negatives of each other.
+        logit_bias: [] float or None, SigLIP's bias.
+        twin: [N, D] float, L2-normalised, or None; the same caption's picture from the other source, zeros where absent.
+        has_twin: [N] bool, or None where ``twin`` is None.
+        teacher_image: [N, D] float without gradient, or None: a frozen teacher's embedding of the anchor.
+        rows: this rank's rows of the global batch; None means all of them (one process).
+        step: optimiser step, for schedules and for draws that every rank makes alike.
+        seed: the run's seed, for draws that every rank makes alike.
+    """
+
+    image: Tensor
+    text: Tensor
+    logit_scale: Tensor
+    source: Tensor
+    group: Tensor
+    caption_id: Tensor
+    logit_bias: Tensor | None = None
+    twin: Tensor | None = None
+    has_twin: Tensor | None = None
+    teacher_image: Tensor | None = None
+    rows: slice | None = None
+    step: int = 0
+    seed: int = 0
+
+    @property
+    def local(self) -> slice:
+        """This rank's rows as a slice with both ends set."""
+        return self.rows if self.rows is not None else slice(0, self.image.shape[0])
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks share the global batch."""
+        rows = self.local
+        return self.image.shape[0] // (rows.stop - rows.start)
+
+    def mean_over(self, values: Tensor, mask: Tensor) -> Tensor:
+        """This rank's part of a mean over the masked rows of the global batch.
+
+        Args:
+            values: [B] one value per local row.
+            mask: [N] bool over the *global* batch: which rows count.
+
+        Returns:
+            [] ``world_size * sum(values[mask_local]) / count(mask)``; zero, still attached to the graph, where the
+            mask is empty. The mean of it over ranks is the mean over the masked rows.
+        """
+        count = mask.sum().clamp(min=1)
+        kept = torch.where(mask[self.local], values, torch.zeros_like(values))
+        return kept.sum() * self.world_size / count
+
+    def sources_of_pairs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The real and the generated picture of each caption.
+
+        Returns:
+            ``(real [N, D], generated [N, D], paired [N] bool)``. An anchor that is itself generated (``replace`` mode)
+            has its photo as twin; the two are put in order here. Rows without a twin, or whose twin is of the same
+            kind, are not paired and hold the anchor twice.
+
+        Raises:
+            LossError: if the batch carries no twins at all.
+        """
+        if self.twin is None or self.has_twin is None:
+            raise LossError(
+                "this loss compares a photo with its generated twin, but the batch carries no twins: "
+                "set data.twin_share above 0 and use shards that hold twins"
+            )
+        generated = (self.source != REAL).unsqueeze(1)
+        paired = self.has_twin
+        twin = torch.where(paired.unsqueeze(1), self.twin, self.image)
+        return torch.where(generated, twin, self.image), torch.where(generated, self.image, twin), paired
+
+
+class Loss(nn.Module, ABC):
+    """A pluggable loss: tensors in, named terms out.
+
+    Attributes:
+        needs_twin: the batch must carry twins; the module says so before training otherwise.
+        needs_teacher: the module keeps a frozen copy of the starting retriever and fills ``teacher_image``.
+    """
+
+    needs_twin: bool = False
+    needs_teacher: bool = False
+
+    @abstractmethod
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """Return the loss's terms by name, each a scalar that follows the module's reduction contract."""
