@@ -43,7 +43,7 @@ class Features:
         group: [N] int64; pictures of one group show the same thing and are no negatives of each other.
         caption_id: [N] int64; equal captions have equal ids and are no negatives of each other.
         logit_bias: [] float or None, SigLIP's bias.
-        twin: [N, D] float, L2-normalised, or None; the same caption's picture from the other source, zeros where absent.
+        twin: [N, D] float, L2-normalised, or None; the caption's picture from the other source, zeros where absent.
         has_twin: [N] bool, or None where ``twin`` is None.
         teacher_image: [N, D] float without gradient, or None: a frozen teacher's embedding of the anchor.
         rows: this rank's rows of the global batch; None means all of them (one process).
