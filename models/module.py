@@ -1,0 +1,333 @@
+"""Training: one step of any set of losses, at any world size, and the embedding of a gallery for evaluation."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from losses.base import Features
+from models.embedded import EmbeddedSet, Evaluation, RowCollector
+from models.errors import ModelError
+from models.gather import gather_with_gradient
+from models.optim import OptimizerConfig, ScheduleConfig, build_optimizer, parameter_groups
+from models.retriever import MAX_LOGIT_SCALE, Retriever
+from models.terms import LossTerm
+
+Batch = dict[str, Any]
+
+
+class RetrieverModule(L.LightningModule):
+    """Trains a retriever on named, weighted losses.
+
+    A training batch is a dict with ``image`` uint8 [B, 3, H, W], ``tokens`` int64 [B, L], ``source``, ``group`` and
+    ``caption_id`` int64 [B], and, where the data draws twins, ``twin`` uint8 [T, 3, H, W] with ``twin_index`` int64
+    [T], the row of each twin's anchor (T may differ by step and rank, and may be 0). A validation batch has ``image``
+    and ``index`` int64 [b], the row in ``trainer.datamodule.evaluation``.
+
+    Every rank embeds its own rows, gathers all ranks' embeddings with gradient and scores its own rows against all
+    (see ``losses.base`` for the reduction contract): the step is the one that a single process would take on the
+    global batch, but for batch norm, whose statistics are each rank's own unless ``trainer.sync_batchnorm`` is set.
+
+    Gradient clipping, precision and accumulation are the trainer's. Accumulation makes another objective of any loss
+    that is coupled over the batch.
+
+    Logged each step: ``train/loss``, ``train/<name>/<term>``, ``train/<name>/weight``, ``train/logit_scale``,
+    ``train/lr``; and every ``gradient_share_every`` steps ``train/<name>/gradient_share``: the norm of the weighted
+    loss's gradient with respect to all embeddings of the global batch, over the sum of these norms (our own measure).
+
+    Args:
+        retriever: the dual encoder.
+        losses: by the name that they are logged under.
+        optimizer: AdamW's options.
+        schedule: of the learning rate.
+        gradient_share_every: steps between two measurements of the gradient shares; 0 for never.
+        max_logit_scale: cap on the logit scale, applied after each optimiser step.
+        query_batch_size: queries encoded at a time in validation.
+    """
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        losses: dict[str, LossTerm],
+        optimizer: OptimizerConfig | None = None,
+        schedule: ScheduleConfig | None = None,
+        gradient_share_every: int = 50,
+        max_logit_scale: float = MAX_LOGIT_SCALE,
+        query_batch_size: int = 256,
+    ) -> None:
+        super().__init__()
+        if not losses:
+            raise ModelError("model.losses is empty: name at least one loss, such as contrastive")
+        for name in losses:
+            if not name or "." in name or "/" in name:
+                raise ModelError(f"model.losses has the name {name!r}; a name is logged, and holds no '.' and no '/'")
+        self.retriever = retriever
+        self.terms = dict(losses)
+        # Registered beside the terms, so that a loss with parameters or buffers is trained, moved and saved.
+        self.losses = nn.ModuleDict({name: term.loss for name, term in losses.items()})
+        self.optimizer_config = optimizer or OptimizerConfig()
+        self.schedule_config = schedule or ScheduleConfig()
+        self.gradient_share_every = gradient_share_every
+        self.max_logit_scale = max_logit_scale
+        self.query_batch_size = query_batch_size
+        self.teacher: Retriever | None = None
+        if any(term.loss.needs_teacher for term in losses.values()):
+            # Saved with the checkpoint: a resumed run must not depend on the starting weights' file being there still.
+            self.teacher = copy.deepcopy(retriever).requires_grad_(False).eval()
+        self._images = RowCollector()
+        self._queries = RowCollector()
+        self._embedded: EmbeddedSet | None = None
+        self._embedding_evaluation: Evaluation | None = None
+
+    @property
+    def needs_twin(self) -> bool:
+        """Whether some loss compares a picture with its twin; without one, drawn twins are not encoded."""
+        return any(term.loss.needs_twin for term in self.terms.values())
+
+    def train(self, mode: bool = True) -> RetrieverModule:
+        """Switch the mode; the teacher stays as it was made."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    # Training
+
+    def on_fit_start(self) -> None:
+        """Refuse, before the first step, data that lacks what a loss needs."""
+        share = self._twin_share()
+        if self.needs_twin and share is not None and share <= 0:
+            raise self._no_twins()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step; returns this rank's part of the loss."""
+        features = self.features(batch)
+        step = self.global_step
+        values: dict[str, Tensor] = {}
+        weighted: dict[str, Tensor] = {}
+        for name, term in self.terms.items():
+            terms = term.loss(features)
+            if not terms:
+                raise ModelError(f"the loss {name!r} returned no terms")
+            values |= {f"train/{name}/{key}": value for key, value in terms.items()}
+            weighted[name] = term.weight_at(step) * torch.stack([*terms.values()]).sum()
+        total = torch.stack([*weighted.values()]).sum()
+        values["train/loss"] = total
+        logged = self._mean_over_ranks(values)
+        self._refuse_non_finite(logged, step)
+        for name, term in self.terms.items():
+            logged[f"train/{name}/weight"] = term.weight_at(step)
+        if self.gradient_share_every and step % self.gradient_share_every == 0:
+            logged |= {f"train/{k}/gradient_share": v for k, v in self.gradient_shares(features, weighted).items()}
+        logged["train/logit_scale"] = float(features.logit_scale.detach())
+        logged["train/lr"] = float(self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"])  # type: ignore[union-attr]
+        self.log_dict(logged, batch_size=batch["image"].shape[0])
+        self.log("loss", logged["train/loss"], prog_bar=True, logger=False, batch_size=batch["image"].shape[0])
+        return self._reach_every_parameter(total)
+
+    def features(self, batch: Batch) -> Features:
+        """Embed a training batch and gather it over ranks (a collective call).
+
+        Anchors and twins pass the image tower in one concatenated forward: in separate passes batch norm would give
+        each source statistics of its own, and hide from the debias loss what the tower does at test time.
+
+        Args:
+            batch: this rank's rows, as described above.
+
+        Returns:
+            The global batch's features; ``rows`` marks this rank's.
+        """
+        images, tokens = batch["image"], batch["tokens"]
+        size, labels = images.shape[0], [batch["source"], batch["group"], batch["caption_id"]]
+        twin_rows: Tensor | None = None
+        if self.needs_twin:
+            if "twin" not in batch:
+                raise self._no_twins()
+            index = batch["twin_index"]
+            embedded = self.retriever.encode_image(torch.cat([images, batch["twin"]]) if len(index) else images)
+            image = embedded[:size]
+            twin_rows = torch.zeros_like(image).index_copy(0, index, embedded[size:])
+            labels.append(torch.zeros_like(batch["source"]).index_fill(0, index, 1))
+        else:
+            image = self.retriever.encode_image(images)
+        text = self.retriever.encode_text(tokens)
+        label = _gather(torch.stack(labels, dim=1))
+        start = self.global_rank * size
+        has_twin = label[:, 3].bool() if self.needs_twin else None
+        if has_twin is not None and self.global_step == 0 and self._twin_share() is None and not bool(has_twin.any()):
+            raise self._no_twins()  # of data that does not tell its share, the first batch must do
+        return Features(
+            image=gather_with_gradient(image),
+            text=gather_with_gradient(text),
+            logit_scale=self.retriever.logit_scale,
+            logit_bias=self.retriever.logit_bias,
+            source=label[:, 0],
+            group=label[:, 1],
+            caption_id=label[:, 2],
+            twin=gather_with_gradient(twin_rows) if twin_rows is not None else None,
+            has_twin=has_twin,
+            teacher_image=self._teach(images),
+            rows=slice(start, start + size),
+            step=self.global_step,
+            seed=int(os.environ.get("PL_GLOBAL_SEED", "0")),
+        )
+
+    def gradient_shares(self, features: Features, weighted: dict[str, Tensor]) -> dict[str, float]:
+        """Each named loss's share of the gradient on the shared embedding (a collective call).
+
+        Args:
+            features: the step's embeddings, still attached to the graph.
+            weighted: [] weighted losses by name, on this rank.
+
+        Returns:
+            Shares by name, which sum to 1; all 0 where no loss has any gradient.
+        """
+        inputs = [t for t in (features.image, features.text, features.twin) if t is not None and t.requires_grad]
+        norms: dict[str, float] = {}
+        for name, loss in weighted.items():
+            gradients = [torch.zeros_like(t, dtype=torch.float32) for t in inputs]
+            if loss.requires_grad and inputs:
+                found = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
+                gradients = [zero if g is None else g.float() for zero, g in zip(gradients, found, strict=True)]
+            flat = torch.cat([g.flatten() for g in gradients]) if gradients else torch.zeros(1, device=self.device)
+            if _world_size() > 1:
+                dist.all_reduce(flat)  # each rank has scored its own rows; the factor 1/W cancels in the share
+            norms[name] = float(flat.norm())
+        total = sum(norms.values())
+        return {name: norm / total if total else 0.0 for name, norm in norms.items()}
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step, then bring the logit scale back into its range, before anything reads or averages the weights."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.retriever.clamp_logit_scale(self.max_logit_scale)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule, stepped every optimiser step."""
+        groups = parameter_groups(self, self.optimizer_config, self._tower_of)
+        optimizer: Optimizer = build_optimizer(groups, self.optimizer_config)
+        scheduler = LambdaLR(optimizer, self.schedule_config.factor(self._total_steps()))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # Evaluation
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last evaluation, and embed the queries.
+
+        Here and not when they are first asked for: a callback that swaps the weights in for the evaluation swaps them
+        back before its neighbours run.
+        """
+        self._images, self._queries, self._embedded = RowCollector(), RowCollector(), None
+        evaluation = getattr(getattr(self.trainer, "datamodule", None), "evaluation", None)
+        self._embedding_evaluation = evaluation
+        if evaluation is None or self.trainer.sanity_checking:
+            return
+        mine = torch.arange(self.global_rank, len(evaluation.queries), _world_size())
+        for index in mine.split(self.query_batch_size):
+            tokens = self.retriever.tokenize([evaluation.queries[i] for i in index.tolist()])
+            self._queries.add(index, self.retriever.encode_text(tokens.to(self.device)))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Embed gallery pictures."""
+        self._images.add(batch["index"], self.retriever.encode_image(batch["image"]))
+
+    def embedded_set(self) -> EmbeddedSet:
+        """The last validation's gallery and queries (a collective call at first, then cached).
+
+        Returns:
+            Every gallery picture and query once, complete on every rank.
+
+        Raises:
+            ModelError: if there is no evaluation set, or validation has seen only a part of it.
+        """
+        if self._embedded is None:
+            evaluation = self._embedding_evaluation
+            if evaluation is None:
+                raise ModelError("nothing has been embedded: validate with a datamodule that has an evaluation set")
+            width = self.retriever.embed_dim
+            self._embedded = EmbeddedSet(
+                image=self._images.table(len(evaluation.keys), width, "gallery pictures", self.device),
+                text=self._queries.table(len(evaluation.queries), width, "queries", self.device),
+                evaluation=evaluation,
+            )
+        return self._embedded
+
+    # Parts
+
+    def _teach(self, images: Tensor) -> Tensor | None:
+        if self.teacher is None:
+            return None
+        with torch.no_grad():
+            return _gather(self.teacher.encode_image(images))
+
+    def _mean_over_ranks(self, values: dict[str, Tensor]) -> dict[str, float]:
+        stacked = torch.stack([value.detach().float().reshape(()) for value in values.values()])
+        if _world_size() > 1:
+            dist.all_reduce(stacked)
+            stacked /= _world_size()
+        return dict(zip(values, stacked.tolist(), strict=True))
+
+    def _refuse_non_finite(self, values: dict[str, float], step: int) -> None:
+        # After the mean over ranks, so that all ranks stop at the same step and none is left waiting for another.
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            raise ModelError(
+                f"{bad[0]} is {values[bad[0]]} at step {step}: training stops before the weights are spoilt. "
+                "Lower model.optimizer.lr, set trainer.gradient_clip_val, or use trainer.precision=32-true; "
+                "if it happens at step 0, check the loss and the starting weights"
+            )
+
+    def _reach_every_parameter(self, total: Tensor) -> Tensor:
+        # A set of losses that leaves out the logit scale or bias would make DistributedDataParallel wait for their
+        # gradients. Times zero they get a gradient of zero, and being exempt from decay they stay as they are.
+        for scalar in (self.retriever.logit_scale, self.retriever.logit_bias):
+            if scalar is not None and scalar.requires_grad:
+                total = total + 0.0 * scalar
+        return total
+
+    def _tower_of(self, name: str) -> Any:
+        return self.retriever.tower_of(name.removeprefix("retriever.")) if name.startswith("retriever.") else "head"
+
+    def _total_steps(self) -> int:
+        total = self.schedule_config.total_steps or self.trainer.estimated_stepping_batches
+        if not math.isfinite(total) or total <= 0:
+            raise ModelError("the length of the run is unknown: set trainer.max_steps or model.schedule.total_steps")
+        return int(total)
+
+    def _twin_share(self) -> float | None:
+        return getattr(getattr(self._trainer, "datamodule", None), "twin_share", None)
+
+    def _no_twins(self) -> ModelError:
+        names = ", ".join(name for name, term in self.terms.items() if term.loss.needs_twin)
+        return ModelError(
+            f"the loss {names} compares a picture with its twin, but the data draws no twins: "
+            "set data.twin_share above 0 and use shards that hold twins, or leave the loss out"
+        )
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _gather(rows: Tensor) -> Tensor:
+    """All ranks' rows [B, ...] as [W * B, ...], without gradient."""
+    if _world_size() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
