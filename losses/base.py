@@ -5,18 +5,22 @@ score only this rank's rows. DistributedDataParallel averages parameter gradient
 returns must be such that **the mean over ranks is the loss of the global batch on one process**:
 
 - a mean over all N rows: return the mean over this rank's rows (all ranks hold equally many);
-- a mean over some rows only (pairs, a drawn fraction): return ``Features.mean_over(values, mask)``, which divides by
-  the *global* count, known on every rank;
+- a mean over some rows only (pairs, say): return ``Features.mean_over(values, mask)``, which divides by the *global*
+  count, known on every rank;
+- a sum over rows: return ``Features.sum_over(values, mask)``, the sum over the global batch;
 - a term that cannot be split by rows (a sorted distribution, say): compute it in full on every rank.
 
 Then the gradient does not depend on the number of processes. A plain sum over local rows, or a mean over the local
 count of a mask, breaks it silently.
+
+Every rank must also reach the same gathered tensors: the gather's backward is a collective. So a term that has nothing
+to score returns a zero that is still attached to the graph, never a constant.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +49,10 @@ class Features:
         logit_bias: [] float or None, SigLIP's bias.
         twin: [N, D] float, L2-normalised, or None; the caption's picture from the other source, zeros where absent.
         has_twin: [N] bool, or None where ``twin`` is None.
+        twin_source: [N] int64, the twin's source (any number where absent), or None: every twin is of the other kind,
+            generated for a photo and a photo for a generated picture.
         teacher_image: [N, D] float without gradient, or None: a frozen teacher's embedding of the anchor.
+        teacher_twin: [N, D] float without gradient, or None: its embedding of the twin, zeros where absent.
         rows: this rank's rows of the global batch; None means all of them (one process).
         step: optimiser step, for schedules and for draws that every rank makes alike.
         seed: the run's seed, for draws that every rank makes alike.
@@ -60,7 +67,9 @@ class Features:
     logit_bias: Tensor | None = None
     twin: Tensor | None = None
     has_twin: Tensor | None = None
+    twin_source: Tensor | None = None
     teacher_image: Tensor | None = None
+    teacher_twin: Tensor | None = None
     rows: slice | None = None
     step: int = 0
     seed: int = 0
@@ -87,17 +96,28 @@ class Features:
             [] ``world_size * sum(values[mask_local]) / count(mask)``; zero, still attached to the graph, where the
             mask is empty. The mean of it over ranks is the mean over the masked rows.
         """
-        count = mask.sum().clamp(min=1)
-        kept = torch.where(mask[self.local], values, torch.zeros_like(values))
-        return kept.sum() * self.world_size / count
+        return self.sum_over(values, mask) / mask.sum().clamp(min=1)
+
+    def sum_over(self, values: Tensor, mask: Tensor) -> Tensor:
+        """This rank's part of a sum over the masked rows of the global batch.
+
+        Args:
+            values: [B] one value per local row.
+            mask: [N] bool over the *global* batch: which rows count.
+
+        Returns:
+            [] ``world_size * sum(values[mask_local])``; zero, still attached to the graph, where no local row counts.
+            The mean of it over ranks is the sum over the masked rows.
+        """
+        return torch.where(mask[self.local], values, torch.zeros_like(values)).sum() * self.world_size
 
     def sources_of_pairs(self) -> tuple[Tensor, Tensor, Tensor]:
         """The real and the generated picture of each caption.
 
         Returns:
             ``(real [N, D], generated [N, D], paired [N] bool)``. An anchor that is itself generated (``replace`` mode)
-            has its photo as twin; the two are put in order here. Rows without a twin, or whose twin is of the same
-            kind, are not paired and hold the anchor twice.
+            has its photo as twin; the two are put in order here. Rows without a twin, or whose ``twin_source`` is of
+            the same kind, are not paired and hold the anchor twice.
 
         Raises:
             LossError: if the batch carries no twins at all.
@@ -109,12 +129,17 @@ class Features:
             )
         generated = (self.source != REAL).unsqueeze(1)
         paired = self.has_twin
+        if self.twin_source is not None:
+            paired = paired & ((self.twin_source != REAL) != (self.source != REAL))
         twin = torch.where(paired.unsqueeze(1), self.twin, self.image)
         return torch.where(generated, twin, self.image), torch.where(generated, self.image, twin), paired
 
 
 class Loss(nn.Module, ABC):
     """A pluggable loss: tensors in, named terms out.
+
+    Calling it checks the terms, so that a NaN stops the run at the step and the tensor where it arose instead of
+    spoiling the weights. The check reads one number per call; inputs are searched only once it has failed.
 
     Attributes:
         needs_twin: the batch must carry twins; the module says so before training otherwise.
@@ -127,3 +152,34 @@ class Loss(nn.Module, ABC):
     @abstractmethod
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return the loss's terms by name, each a scalar that follows the module's reduction contract."""
+
+    def __call__(self, features: Features) -> dict[str, Tensor]:
+        """Return `forward`'s terms.
+
+        Raises:
+            LossError: if a term is not finite; the message names the inputs that are to blame.
+        """
+        terms: dict[str, Tensor] = super().__call__(features)
+        values = [term.detach().double() for term in terms.values()]
+        if values and not bool(torch.isfinite(torch.stack(values)).all()):
+            raise LossError(_blame(type(self).__name__, features, terms))
+        return terms
+
+
+def _blame(loss: str, features: Features, terms: dict[str, Tensor]) -> str:
+    """Say which term and which inputs are not finite."""
+    bad = [name for name, term in terms.items() if not bool(torch.isfinite(term.detach()))]
+    inputs = []
+    for field in fields(features):
+        value = getattr(features, field.name)
+        if isinstance(value, Tensor) and value.is_floating_point():
+            wrong = ~torch.isfinite(value.detach())
+            if bool(wrong.any()):
+                rows = wrong.reshape(wrong.shape[0], -1).any(dim=1).nonzero().flatten().tolist() if value.dim() else []
+                where = f" ({len(rows)} of {value.shape[0]} rows, first: {rows[0]})" if rows else ""
+                inputs.append(f"features.{field.name}{where}")
+    cause = f"not finite already: {', '.join(inputs)}" if inputs else "its inputs are finite, so it overflowed itself"
+    return (
+        f"{loss}: term {', '.join(repr(name) for name in bad)} is NaN or infinite at step {features.step}; {cause}. "
+        "Lower the learning rate or the term's weight, clip gradients, or train in bf16 or fp32 instead of fp16"
+    )
