@@ -1,0 +1,31 @@
+"""Where the shipped configurations lie: in a checkout, or inside an installed package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def config_root() -> Path:
+    """Return the folder that holds ``configs``."""
+    checkout = _PACKAGE.parent
+    return checkout if (checkout / "configs").is_dir() and (checkout / "pyproject.toml").is_file() else _PACKAGE
+
+
+def find_config(path: str | Path) -> Path:
+    """Find a configuration by a path relative to here, or as the project ships it.
+
+    Args:
+        path: for example ``configs/experiment/cifake_source.yaml``.
+
+    Raises:
+        FileNotFoundError: naming both places that were looked at.
+    """
+    given = Path(path)
+    if given.is_file():
+        return given
+    shipped = config_root() / given
+    if not given.is_absolute() and shipped.is_file():
+        return shipped
+    raise FileNotFoundError(f"no configuration {given} here, and none is shipped under that name in {config_root()}")

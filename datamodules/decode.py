@@ -1,0 +1,134 @@
+"""Encoded bytes to a uint8 picture of the model's size, by the fastest decoder that fits."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+from PIL import Image
+
+from datamodules.errors import DataError
+
+Picture = npt.NDArray[np.uint8]
+
+# A picture of more pixels than this is refused before it is decoded: a few kilobytes can claim gigabytes.
+MAX_PIXELS = 200_000_000
+
+# Workers are processes already; OpenCV's own threads would only compete with them.
+cv2.setNumThreads(0)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Part of a picture, in shares of its height and width, and whether to mirror it."""
+
+    top: float = 0.0
+    left: float = 0.0
+    height: float = 1.0
+    width: float = 1.0
+    mirror: bool = False
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random resized crop and mirroring for training.
+
+    Attributes:
+        scale: smallest and largest share of the (square) picture's area that a crop keeps; (1, 1) crops nothing.
+        flip: probability of mirroring. Captions that speak of left and right want 0.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    flip: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        low, high = self.scale
+        if not 0.0 < low <= high <= 1.0:
+            raise DataError(f"data.augment.scale must be two shares 0 < low <= high <= 1, got {self.scale}")
+        if not 0.0 <= self.flip <= 1.0:
+            raise DataError(f"data.augment.flip must lie in [0, 1], got {self.flip}")
+
+    def draw(self, u: npt.NDArray[np.float64]) -> Crop:
+        """Make a crop of four uniform numbers in [0, 1)."""
+        low, high = self.scale
+        side = float(np.sqrt(low + (high - low) * u[0]))
+        return Crop(float(u[1]) * (1 - side), float(u[2]) * (1 - side), side, side, bool(u[3] < self.flip))
+
+
+def decode(data: bytes, name: str = "picture", *, min_side: int = 0) -> Picture:
+    """Decode JPEG, PNG or WebP.
+
+    Args:
+        data: the encoded picture.
+        name: what to call it in an error.
+        min_side: for JPEG, decode at the smallest DCT scale whose sides are both at least this; 0 decodes in full.
+
+    Returns:
+        [H, W, 3] uint8, RGB.
+
+    Raises:
+        DataError: naming the picture, where it is corrupt or larger than ``MAX_PIXELS``.
+    """
+    try:
+        if data[:2] == b"\xff\xd8":
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+            if height * width > MAX_PIXELS:
+                raise DataError(f"{name}: {width} x {height} pixels is over the limit of {MAX_PIXELS}")
+            return simplejpeg.decode_jpeg(
+                data, "RGB", min_height=min_side, min_width=min_side, min_factor=1, fastdct=False, fastupsample=False
+            )
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{name}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS}")
+            return np.asarray(image.convert("RGB"))
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise whatever they please on corrupt data
+        raise DataError(f"{name}: cannot be decoded ({error})") from error
+
+
+def fit(picture: Picture, size: tuple[int, int], crop: Crop | None = None) -> Picture:
+    """Cut the centre to the aspect of ``size``, take the crop of it, and resize.
+
+    Both sources go through the same path whatever their geometry, so that it does not betray them.
+
+    Args:
+        picture: [H, W, 3] uint8.
+        size: height and width to come out.
+        crop: part of the centre cut to keep, None for all of it.
+
+    Returns:
+        [size[0], size[1], 3] uint8, contiguous.
+    """
+    height, width = picture.shape[:2]
+    out_height, out_width = size
+    scale = min(height / out_height, width / out_width)
+    cut_height, cut_width = out_height * scale, out_width * scale
+    top, left = (height - cut_height) / 2, (width - cut_width) / 2
+    if crop is not None:
+        top, left = top + crop.top * cut_height, left + crop.left * cut_width
+        cut_height, cut_width = crop.height * cut_height, crop.width * cut_width
+    y0, x0 = round(top), round(left)
+    y1, x1 = max(round(top + cut_height), y0 + 1), max(round(left + cut_width), x0 + 1)
+    part = picture[y0:y1, x0:x1]
+    if part.shape[:2] != size:
+        shrinking = part.shape[0] >= out_height and part.shape[1] >= out_width
+        resized = cv2.resize(
+            part, (out_width, out_height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
+        )
+        part = np.asarray(resized, dtype=np.uint8)
+    if crop is not None and crop.mirror:
+        part = part[:, ::-1]
+    return np.ascontiguousarray(part)
+
+
+def decode_and_fit(data: bytes, size: tuple[int, int], name: str = "picture", crop: Crop | None = None) -> Picture:
+    """Decode at the smallest sufficient DCT scale, then :func:`fit`."""
+    share = min(crop.height, crop.width) if crop is not None else 1.0
+    # The decoder's floor is on both sides, which holds for the centre cut and for the crop inside it.
+    return fit(decode(data, name, min_side=int(np.ceil(max(size) / share))), size, crop)

@@ -1,0 +1,213 @@
+"""The LightningDataModule of the source axis: photos and generated pictures at an exact ratio."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader
+
+from datamodules.catalogue import Catalogue
+from datamodules.decode import Augmentation
+from datamodules.errors import DataError
+from datamodules.evaluation import EvaluationSet, EvaluationStream, Relevance, evaluation_set
+from datamodules.index import ShardIndex
+from datamodules.plan import Composition, MixingPlan, MixSpec, Mode
+from datamodules.stream import MixedStream, Tokenize
+
+log = logging.getLogger(__name__)
+
+
+class MixedSourceDataModule(pl.LightningDataModule):
+    """Streams training batches that mix photos and generated pictures, and the pictures of the evaluation.
+
+    Args:
+        train: folders of shards (each with its index) to train on; photos and generated pictures may lie in one set (as
+            twins) or in several.
+        val: folders of shards to evaluate on; empty trains without evaluation.
+        share: share of generated pictures among training anchors, in [0, 1]; exact in every batch.
+        generators: relative weight per generator; empty takes all that the shards hold, equally.
+        mode: ``replace``, ``add`` or ``unpaired``, see :class:`datamodules.plan.MixSpec`.
+        composition: ``mixed``, ``per_device_source`` or ``per_batch_source``.
+        batch_size: global batch over all processes.
+        blocks: parts of the global batch in which the ratio is exact; 0 chooses.
+        twin_share: share of anchors that carry their twin, for losses that compare the two sources.
+        missing_twins: ``error`` or ``skip``.
+        shuffle_shards: shards whose samples are shuffled together.
+        seed: of the plan; None takes that of ``seed_everything``.
+        image_size: side of the square pictures; None takes the retriever's.
+        augment: random resized crops and mirroring.
+        num_workers: loader processes on each rank.
+        eval_batch_size: pictures a batch in evaluation, on each rank.
+        relevance: what counts as relevant in evaluation, see :func:`datamodules.evaluation.evaluation_set`.
+        prompts: class prompts where relevance is by label.
+        val_limit: at most this many samples per source in evaluation.
+        max_bad_share: stop when more than this share of the pictures so far could not be read.
+        force_resume: go on from a checkpoint that was written under another plan.
+
+    Raises:
+        DataError: from :meth:`setup`, for anything that the shards cannot give.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[str] = (),
+        val: Sequence[str] = (),
+        share: float = 0.0,
+        generators: dict[str, float] | None = None,
+        mode: Mode = "replace",
+        composition: Composition = "mixed",
+        batch_size: int = 256,
+        blocks: int = 0,
+        twin_share: float = 0.0,
+        missing_twins: Literal["error", "skip"] = "error",
+        shuffle_shards: int = 16,
+        seed: int | None = None,
+        image_size: int | None = None,
+        augment: Augmentation | None = None,
+        num_workers: int = 0,
+        eval_batch_size: int = 256,
+        relevance: Relevance = "auto",
+        prompts: Sequence[str] = ("a photo of a {label}",),
+        val_limit: int | None = None,
+        max_bad_share: float = 0.01,
+        force_resume: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0.0 <= max_bad_share <= 1.0:
+            raise DataError(f"data.max_bad_share must lie in [0, 1], got {max_bad_share}")
+        self.spec = MixSpec(
+            share, generators or {}, mode, composition, batch_size, blocks, twin_share, missing_twins, shuffle_shards,
+            seed if seed is not None else 0,
+        )  # fmt: skip
+        self._own_seed = seed
+        self.train_paths, self.val_paths = tuple(train), tuple(val)
+        self.twin_share = twin_share
+        self.image_size: tuple[int, int] | None = (image_size, image_size) if image_size else None
+        self.augment = augment or Augmentation()
+        self.num_workers, self.eval_batch_size = num_workers, eval_batch_size
+        self.relevance, self.prompts, self.val_limit = relevance, tuple(prompts), val_limit
+        self.max_bad_share, self.force_resume = max_bad_share, force_resume
+        self.tokenize: Tokenize | None = None
+        self.plan: MixingPlan | None = None
+        self.evaluation: EvaluationSet | None = None
+        self.start = 0
+        self.seen = self.skipped = 0
+        self._restored: dict[str, Any] | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the indexes; make the plan and the evaluation."""
+        retriever = getattr(getattr(self.trainer, "lightning_module", None), "retriever", None)
+        if retriever is not None:
+            self.image_size = self.image_size or tuple(retriever.image_size)
+            self.tokenize = self.tokenize or retriever.tokenize
+        if self.image_size is None:
+            raise DataError("data.image_size is not set and no retriever gives one")
+        if stage in (None, "fit") and self.plan is None:
+            if not self.train_paths:
+                raise DataError("data.train is empty: give folders of shards, made by `bias-train shards import`")
+            spec = self.spec
+            if self._own_seed is None:
+                spec = MixSpec(**{**spec.__dict__, "seed": run_seed()})
+            self.plan = MixingPlan(Catalogue.of([ShardIndex.load(Path(path)) for path in self.train_paths]), spec)
+            if self.plan.skipped_photos:
+                log.warning(
+                    "%d photos without a twin are left out (data.missing_twins = skip)", self.plan.skipped_photos
+                )
+            self._check_restored()
+        if self.val_paths and self.evaluation is None:
+            self.evaluation = evaluation_set(
+                Catalogue.of([ShardIndex.load(Path(path)) for path in self.val_paths]),
+                relevance=self.relevance,
+                prompts=self.prompts,
+                limit=self.val_limit,
+            )
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Return an endless loader that starts where the trainer stands."""
+        assert self.plan is not None
+        assert self.image_size is not None
+        rank, world_size = self._place()
+        self.start = self._batches_done()
+        stream = MixedStream(self.plan, self.image_size, self.tokenize, self.augment, rank, world_size, self.start)
+        return self._loader(stream)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
+        """Return this rank's part of the evaluation's pictures; nothing where ``data.val`` is empty."""
+        if self.evaluation is None:
+            return []
+        assert self.image_size is not None
+        return self._loader(EvaluationStream(self.evaluation, self.image_size, self.eval_batch_size, *self._place()))
+
+    def _loader(self, stream: Any) -> DataLoader[dict[str, Any]]:
+        return DataLoader(
+            stream,
+            batch_size=None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            multiprocessing_context="forkserver" if self.num_workers > 0 else None,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+
+    def _batches_done(self) -> int:
+        """Batches that training has consumed: the trainer's steps, the one count that is right after every resume."""
+        if self.trainer is None:
+            return self.start
+        return int(self.trainer.global_step) * int(self.trainer.accumulate_grad_batches)
+
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Count pictures that could not be read, and stop where they are too many."""
+        skipped = batch.get("skipped")
+        if skipped is None:
+            return batch
+        self.seen += len(batch["image"]) + len(batch["twin"])
+        self.skipped += len(skipped)
+        for message in skipped[:3]:
+            log.warning("replaced a picture that could not be read: %s", message)
+        # A tiny count says little about the share: the first thousand pictures may hold a few bad ones.
+        if self.skipped > max(self.max_bad_share * self.seen, self.max_bad_share * 1000):
+            raise DataError(
+                f"{self.skipped} of {self.seen} training pictures could not be read, more than data.max_bad_share = "
+                f"{self.max_bad_share:g} allows; the last: {skipped[-1]}. Look with `bias-train shards inspect --decode`, "
+                "mend the shards, or raise data.max_bad_share"
+            )
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for a checkpoint: what was consumed, and the plan it was consumed under."""
+        assert self.plan is not None
+        return {"samples": self._batches_done() * self.spec.batch_size, "plan": self.plan.fingerprint_parts}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare the checkpoint's plan with this run's.
+
+        Raises:
+            DataError: naming the difference, unless ``force_resume``.
+        """
+        self._restored = state_dict
+        self._check_restored()
+
+    def _check_restored(self) -> None:
+        if self._restored is None or self.plan is None:
+            return
+        then, now = self._restored["plan"], self.plan.fingerprint_parts
+        differing = [key for key in now if key != "plan" and then.get(key) != now[key]]
+        if differing and not self.force_resume:
+            changes = "; ".join(f"{key} was {then.get(key)}, is {now[key]}" for key in differing)
+            raise DataError(
+                f"the checkpoint was written under another mixing plan ({changes}): restore the old values, start a new "
+                "run, or set data.force_resume = true"
+            )
+
+
+def run_seed() -> int:
+    """Return the seed of ``seed_everything``, 0 where none was set."""
+    import os
+
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
