@@ -1,0 +1,137 @@
+"""What every loss must pass: the same gradient on one process and on several. Add a line here with each new loss."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from losses import Features, InfoNCE, Loss, PairwiseSoftmax, RankHinge, ScoreDistribution, SigLIP, TwinConsistency
+from models.gather import gather_with_gradient
+
+ROWS, PIXELS, WIDTH = 24, 9, 6
+
+OPTIONS: dict[type[Loss], list[dict[str, Any]]] = {
+    InfoNCE: [{"duplicates": name} for name in ("mask", "positive", "negative")],
+    SigLIP: [{"duplicates": name} for name in ("mask", "positive", "negative")],
+    RankHinge: [
+        {},
+        {"two_sided": True, "margin": 0.2},
+        {"p": 0.4, "draw": "bernoulli", "margin": 5.0},
+        {"p": 0.4, "draw": "fixed", "reduction": "sum", "margin": 5.0},
+        {"unit": "cosine", "reduction": "sum"},
+    ],
+    PairwiseSoftmax: [{}, {"beta": 0.5, "two_sided": True, "p": 0.6, "draw": "fixed"}, {"reduction": "sum"}],
+    TwinConsistency: [{}, {"teacher": "frozen"}],
+    ScoreDistribution: [
+        {},
+        {"order": 2},
+        {"compare": "caption", "min_count": 1},
+        {"compare": "group", "min_count": 2, "unit": "cosine"},
+        {"compare": "all"},
+        {"compare": "all", "order": 2, "unit": "cosine"},
+    ],
+}
+# "uneven": pairs sit mostly on rank 0, none on the second quarter; "one": a single pair, one generated anchor besides;
+# "none": no pair, and photos only.
+BATCHES = ("uneven", "one", "none")
+CASES = [
+    (kind, index, batch) for kind, options in OPTIONS.items() for index in range(len(options)) for batch in BATCHES
+]
+
+
+def case_name(kind: type[Loss], index: int, batch: str) -> str:
+    options = ",".join(f"{name}={value}" for name, value in OPTIONS[kind][index].items())
+    return f"{kind.__name__}({options})-{batch}"
+
+
+class Towers(nn.Module):
+    """A linear dual encoder in float64, alike on every rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(5)
+
+        def weight(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*shape, generator=generator, dtype=torch.float64))
+
+        self.image, self.text = weight(PIXELS, WIDTH), weight(PIXELS, WIDTH)
+        self.log_scale = nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+        self.bias = nn.Parameter(torch.tensor(-2.0, dtype=torch.float64))
+
+
+def global_batch(name: str) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(8)
+    pixels, tokens, twin = torch.randn(3, ROWS, PIXELS, generator=generator, dtype=torch.float64)
+    row = torch.arange(ROWS)
+    if name == "uneven":
+        source = torch.randint(0, 3, (ROWS,), generator=generator)
+        has_twin = (row < 6) | (row == 13) | (row == 14) | (row == 19)
+    else:
+        source = torch.zeros(ROWS, dtype=torch.int64)
+        has_twin = torch.zeros(ROWS, dtype=torch.bool)
+        if name == "one":
+            has_twin[7] = True
+            source[20] = 1
+    teacher = F.normalize(torch.randn(2, ROWS, WIDTH, generator=generator, dtype=torch.float64), dim=2)
+    return {
+        "pixels": pixels,
+        "tokens": tokens,
+        "twin": twin,
+        "source": source,
+        "has_twin": has_twin,
+        "group": torch.randint(0, 4, (ROWS,), generator=generator),
+        "caption_id": torch.randint(0, 5, (ROWS,), generator=generator),
+        "teacher_image": teacher[0],
+        "teacher_twin": teacher[1],
+    }
+
+
+def value_and_gradients(case: tuple[type[Loss], int, str], rank: int, world: int) -> dict[str, Tensor]:
+    """Encode this rank's rows, gather, score, and average over ranks as DistributedDataParallel does."""
+    kind, index, name = case
+    towers, loss, batch = Towers(), kind(**OPTIONS[kind][index]), global_batch(name)
+    size = ROWS // world
+    rows = slice(rank * size, (rank + 1) * size)
+    twin_row = batch["has_twin"][rows].nonzero().flatten()
+    # Anchors and the drawn twins in one forward, as the module does.
+    pictures = torch.cat([batch["pixels"][rows], batch["twin"][rows][twin_row]])
+    encoded = F.normalize(pictures @ towers.image, dim=1)
+    twin = torch.zeros(size, WIDTH, dtype=torch.float64).index_copy(0, twin_row, encoded[size:])
+    features = Features(
+        image=gather_with_gradient(encoded[:size]),
+        text=gather_with_gradient(F.normalize(batch["tokens"][rows] @ towers.text, dim=1)),
+        twin=gather_with_gradient(twin),
+        logit_scale=towers.log_scale.exp(),
+        logit_bias=towers.bias,
+        rows=rows,
+        step=2,
+        seed=4,
+        **{key: batch[key] for key in ("source", "has_twin", "group", "caption_id", "teacher_image", "teacher_twin")},
+    )
+    value = torch.stack(list(loss(features).values())).sum()
+    value.backward()
+    result = {"value": value.detach()}
+    for parameter_name, parameter in towers.named_parameters():
+        result[parameter_name] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    if world > 1:
+        for tensor in result.values():
+            dist.all_reduce(tensor)
+            tensor /= world
+    return result
+
+
+def worker(rank: int, world: int, folder: str) -> None:
+    """Run every case on one rank; rank 0 saves the averages."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world, timeout=timedelta(seconds=60)
+    )
+    results = {case_name(*case): value_and_gradients(case, rank, world) for case in CASES}
+    if rank == 0:
+        torch.save(results, f"{folder}/results.pt")
+    dist.destroy_process_group()
