@@ -1,0 +1,149 @@
+"""Keeps the run folder: configuration, environment, status, checkpoints and the trained retriever."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from bias_train.checkpoints import newest_checkpoint
+from bias_train.csv_metrics import CSVMetrics
+from bias_train.errors import RunError
+from bias_train.files import write_json, write_text
+from bias_train.records import RecordsFile
+
+_PACKAGES = (
+    "bias-train",
+    "torch",
+    "torchvision",
+    "lightning",
+    "open_clip_torch",
+    "webdataset",
+    "torchmetrics",
+    "wandb",
+)
+
+
+class RunFolder(pl.Callback):
+    """Writes what a report or a resumed run reads.
+
+    Args:
+        folder: the run folder.
+        config: the resolved configuration as YAML.
+        status_every: steps between two updates of ``status.json``.
+    """
+
+    def __init__(self, folder: Path, config: str, status_every: int = 50) -> None:
+        self.folder, self.config, self.status_every = Path(folder), config, status_every
+        self._started = time.time()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write the configuration and the environment."""
+        trainer.run_folder = self.folder  # type: ignore[attr-defined]
+        if trainer.is_global_zero:
+            write_text(self.folder / "config.yaml", self.config)
+            write_json(self.folder / "environment.json", environment(trainer))
+            self._status(trainer, "running")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop what an earlier start measured beyond the step that this one goes on from."""
+        if trainer.is_global_zero and trainer.ckpt_path is not None:
+            RecordsFile(self.folder / "records.csv").drop_after(trainer.global_step)
+            for logger in trainer.loggers:
+                if isinstance(logger, CSVMetrics):
+                    logger.drop_after(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Tell how far training is."""
+        if trainer.is_global_zero and trainer.global_step % self.status_every == 0:
+            self._status(trainer, "running")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the last step where the schedule of checkpoints missed it, and the retriever alone."""
+        name = self.folder / "checkpoints" / f"step={trainer.global_step}.ckpt"
+        if not name.exists():
+            trainer.save_checkpoint(name)  # collective
+        if trainer.is_global_zero:
+            for older in self.folder.glob("checkpoints/*.ckpt"):
+                if older != name and not trainer.interrupted:
+                    older.unlink()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say that the run is done."""
+        if trainer.is_global_zero:
+            self._status(trainer, "stopped" if trainer.interrupted else "done")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Say what ended the run."""
+        if trainer.is_global_zero:
+            stopped = isinstance(exception, KeyboardInterrupt)
+            self._status(trainer, "stopped" if stopped else "failed", f"{type(exception).__name__}: {exception}")
+
+    def _status(self, trainer: pl.Trainer, state: str, error: str = "") -> None:
+        write_json(
+            self.folder / "status.json",
+            {
+                "state": state,
+                "step": trainer.global_step,
+                "max_steps": trainer.max_steps,
+                "error": error,
+                "started": self._started,
+                "ended": None if state == "running" else time.time(),
+            },
+        )
+
+
+def environment(trainer: pl.Trainer) -> dict[str, Any]:
+    """Describe what a run runs on."""
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": packages,
+        "world_size": trainer.world_size,
+        "nodes": trainer.num_nodes,
+        "precision": str(trainer.precision),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "command": sys.argv[1:],
+    }
+
+
+def resume_point(folder: Path, resume: str) -> Path | None:
+    """Find the checkpoint to go on from.
+
+    Args:
+        folder: run folder.
+        resume: "none", "auto" (the folder's newest checkpoint, if any) or a checkpoint's path.
+
+    Returns:
+        The checkpoint, None to start anew.
+
+    Raises:
+        RunError: if the folder holds a run and ``resume`` is "none", or the named file is missing.
+    """
+    if resume == "none":
+        if (folder / "status.json").exists():
+            raise RunError(
+                f"{folder} holds a run already: go on with --resume auto, choose another --run_dir, or remove it"
+            )
+        return None
+    if resume == "auto":
+        return newest_checkpoint(folder)
+    path = Path(resume)
+    if not path.is_file():
+        raise RunError(f"--resume {path}: no such checkpoint; use --resume auto to go on from the run folder's newest")
+    return path

@@ -1,0 +1,198 @@
+"""``bias-train fit``: one training run, described by composed YAML files and overrides."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from bias_train.callbacks.run_folder import RunFolder, resume_point
+from bias_train.checkpoints import AtomicCheckpointIO
+from bias_train.cli.includes import expand_includes
+from bias_train.csv_metrics import CSVMetrics
+from bias_train.errors import RunError
+from bias_train.files import write_text
+from bias_train.paths import find_config
+from models.module import RetrieverModule
+
+
+@dataclass
+class LoggingConfig:
+    """Where scalars go; every destination gets the same names.
+
+    Attributes:
+        csv: ``metrics.csv`` in the run folder.
+        tensorboard: event files in the run folder.
+        wandb: Weights & Biases.
+        wandb_mode: "offline" keeps the run in the run folder, to be sent later with ``wandb sync``.
+        project: W&B project.
+        group: W&B group.
+        tags: W&B tags.
+    """
+
+    csv: bool = True
+    tensorboard: bool = True
+    wandb: bool = True
+    wandb_mode: str = "offline"
+    project: str = "bias-train"
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+class FitCLI(LightningCLI):
+    """LightningCLI with a run folder, composed configurations and our loggers."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the options of a run."""
+        parser.add_argument(
+            "--run_dir", type=str, default="runs/fit", help="folder that receives everything of the run"
+        )
+        parser.add_argument(
+            "--resume", type=str, default="none", help="none, auto (the run folder's newest checkpoint) or a checkpoint"
+        )
+        parser.add_argument(
+            "--checkpoint_every", type=int | None, default=None, help="steps between checkpoints; null: each validation"
+        )
+        parser.add_argument("--include", type=list[str], default=[], help="configurations to build on (read before)")
+        parser.add_class_arguments(LoggingConfig, "logging")
+
+    def before_instantiate_classes(self) -> None:
+        """Let a model's JSON configuration be named as the project ships it, from any folder."""
+        retriever = self.config.model.retriever.init_args
+        if getattr(retriever, "config", None):
+            retriever.config = str(find_config(retriever.config))
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Add the run folder, checkpoints, loggers and the progress bar to the configured trainer."""
+        config = self.config_init
+        folder = Path(config.run_dir)
+        options = config.trainer
+        if options.max_steps < 1:
+            raise RunError("trainer.max_steps must be set: the training stream has no end")
+        if options.val_check_interval is None and options.max_steps > 0:
+            # The training stream has no end, so without an interval there would be no evaluation at all.
+            options.val_check_interval = options.max_steps
+        if isinstance(options.val_check_interval, int):
+            options.check_val_every_n_epoch = None
+        options.use_distributed_sampler = False
+        callbacks = [
+            *(options.callbacks or []),
+            RunFolder(folder, self.parser.dump(self.config, skip_none=False)),
+            ModelCheckpoint(
+                folder / "checkpoints",
+                filename="step={step}",
+                auto_insert_metric_name=False,
+                every_n_train_steps=config.checkpoint_every or _interval(options),
+                save_top_k=1,
+                enable_version_counter=False,
+            ),
+            # A bar that redraws itself is for a terminal; a log file gets a line now and then.
+            RichProgressBar(leave=True) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50),
+        ]
+        return super().instantiate_trainer(
+            callbacks=callbacks,
+            logger=_loggers(folder, config.logging),
+            plugins=[*(options.plugins or []), AtomicCheckpointIO()],
+            default_root_dir=str(folder),
+            **kwargs,
+        )
+
+
+def _interval(options: Any) -> int:
+    if isinstance(options.val_check_interval, int):
+        return options.val_check_interval
+    return max(int(options.max_steps), 1)
+
+
+def _loggers(folder: Path, options: Any) -> list[Logger]:
+    loggers: list[Logger] = []
+    if options.csv:
+        loggers.append(CSVMetrics(folder))
+    if options.tensorboard:
+        loggers.append(TensorBoardLogger(str(folder), name="tensorboard", version=""))
+    if options.wandb:
+        loggers.append(_wandb(folder, options))
+    return loggers
+
+
+def _wandb(folder: Path, options: Any) -> WandbLogger:
+    if options.wandb_mode not in ("offline", "online"):
+        raise RunError(f"logging.wandb_mode must be offline or online, got {options.wandb_mode!r}")
+    import wandb
+
+    # One id per run folder, written before training starts: every restart is the same W&B run.
+    file = folder / "wandb_id.txt"
+    if not file.exists():
+        write_text(file, wandb.util.generate_id() + "\n")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    return WandbLogger(
+        name=folder.name,
+        save_dir=str(folder),
+        project=options.project,
+        id=file.read_text().strip(),
+        resume="allow",
+        offline=options.wandb_mode == "offline",
+        group=options.group,
+        tags=list(options.tags),
+    )
+
+
+def fit(argv: Sequence[str]) -> Path:
+    """Run one training.
+
+    Args:
+        argv: arguments as on the command line after ``bias-train fit``.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        RunError, DataError, ModelError, LossError, FileNotFoundError: for what the user can mend.
+    """
+    _quiet()
+    cli = FitCLI(
+        RetrieverModule,
+        pl.LightningDataModule,
+        subclass_mode_data=True,
+        run=False,
+        args=expand_includes(argv),
+        save_config_callback=None,
+        seed_everything_default=0,
+        parser_kwargs={"parser_mode": "omegaconf+", "description": "Train one retriever."},
+    )
+    folder = Path(cli.config.run_dir)
+    checkpoint = resume_point(folder, cli.config.resume)
+    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=False)
+    if cli.trainer.interrupted:
+        raise KeyboardInterrupt
+    return folder
+
+
+def main(argv: list[str]) -> int:
+    """Run ``bias-train fit``; returns the exit code."""
+    folder = fit(argv)
+    print(f"run folder: {folder}")
+    return 0
+
+
+def _quiet() -> None:
+    warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*IterableDataset.*__len__.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+
+    class NoAdvertisements(logging.Filter):
+        def filter(self, entry: logging.LogRecord) -> bool:
+            return "litlogger" not in entry.getMessage()
+
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(NoAdvertisements())

@@ -1,0 +1,80 @@
+"""``bias-train``: finds the command and runs it; heavy libraries are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "demo": ("render a small world, train with and without debiasing, and report, in minutes", "bias_train.cli.demo"),
+    "shards": ("import, index and inspect shards", "bias_train.cli.shards"),
+    "fit": ("train one retriever", "bias_train.cli.fit"),
+    "sweep": ("run a grid of trainings and see how far it is", "bias_train.cli.sweep"),
+    "report": ("write an HTML report of runs or of a sweep", "bias_train.cli.report"),
+}
+
+# Errors that name what the user can mend: one line, no traceback. Anything else is a defect of ours.
+_USER_ERRORS = ("DataError", "LossError", "ModelError", "RunError", "SweepError", "ReportError")
+
+
+def usage() -> str:
+    """Return the help text."""
+    lines = ["usage: bias-train COMMAND [OPTIONS]", "", "commands:"]
+    lines += [f"  {name:<8} {text}" for name, (text, _) in COMMANDS.items()]
+    lines += [
+        "",
+        "`bias-train COMMAND --help` lists a command's options.",
+        "BIAS_TRAIN_TRACEBACK=1 shows where an error arose.",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments after the program's name; those of the process where None.
+
+    Returns:
+        0 on success, 1 where a run failed, 2 for wrong usage or input, 130 after an interrupt.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"bias-train {version('bias-train')}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        print(f"bias-train: no command {name!r}\n\n{usage()}", file=sys.stderr)
+        return 2
+    try:
+        return int(import_module(COMMANDS[name][1]).main(rest) or 0)
+    except KeyboardInterrupt:
+        print("bias-train: interrupted; what was done is kept", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        message = user_message(error)
+        if message is None or os.environ.get("BIAS_TRAIN_TRACEBACK"):
+            raise
+        print(f"bias-train {name}: error: {message}", file=sys.stderr)
+        return 2
+
+
+def user_message(error: BaseException) -> str | None:
+    """Return the one line that an error is for the user, None where it is a defect that wants its traceback."""
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+        return str(error)
+    if not any(kind.__name__ in _USER_ERRORS for kind in type(error).__mro__):
+        return None
+    text = str(error)
+    # An error from a loader worker comes wrapped in that worker's traceback; its own message is the last part.
+    return text.rsplit(f"{type(error).__name__}: ", 1)[-1].strip() if text.startswith("Caught ") else text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
