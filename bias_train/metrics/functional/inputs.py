@@ -27,13 +27,21 @@ def check_embeddings(**named: Tensor) -> None:
         if width is not None and tensor.shape[1] != width[1]:
             raise ValueError(f"{name} is {tensor.shape[1]} wide, but {width[0]} is {width[1]} wide")
         width = (name, tensor.shape[1])
-        finite = torch.isfinite(tensor).all(dim=1)
-        if not bool(finite.all()):
-            row = int(torch.nonzero(~finite)[0, 0])
-            raise ValueError(f"{name} row {row} is not finite: the encoder diverged or its input was corrupt")
-        empty = (tensor == 0).all(dim=1)
-        if bool(empty.any()):
-            raise ValueError(f"{name} row {int(torch.nonzero(empty)[0, 0])} is all zeros: it has no direction to score")
+        fault = first_fault(tensor)
+        if fault is not None:
+            raise ValueError(f"{name} row {fault[0]} {fault[1]}")
+
+
+def first_fault(embedding: Tensor) -> tuple[int, str] | None:
+    """The first row of [n, D] that cannot be scored, and why; None where all can."""
+    finite = torch.isfinite(embedding).all(dim=1)
+    bad = ~finite | (embedding == 0).all(dim=1)
+    if not bool(bad.any()):
+        return None
+    row = int(torch.nonzero(bad)[0, 0])
+    if bool(finite[row]):
+        return row, "is all zeros: it has no direction to score"
+    return row, "is not finite: the encoder diverged or its input was corrupt"
 
 
 def check_ids(rows: int, owner: str, **named: Tensor) -> None:
