@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bias_train.reports.errors import ReportError
 from bias_train.sweeps.cells import Cell, expand, label, select
 from bias_train.sweeps.errors import SweepError
 from bias_train.sweeps.spec import Sweep, load_sweep
@@ -32,18 +30,17 @@ def main(argv: list[str]) -> int:
         argv: arguments after ``bias-train sweep``.
 
     Returns:
-        0 when all went well; 1 if a cell failed; 2 for a wrong file or option; 130 or 143 after SIGINT or SIGTERM.
+        0 when all went well; 1 if a cell failed; 130 or 143 after SIGINT or SIGTERM.
+
+    Raises:
+        SweepError, ReportError: for a wrong file or option.
     """
     options = _parser().parse_args(argv)
-    try:
-        sweep = load_sweep(options.file)
-        cells = expand(sweep)
-        if options.only:
-            cells = select(cells, options.only)
-        code: int = options.action(sweep, cells, options)
-    except (SweepError, ReportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    sweep = load_sweep(options.file)
+    cells = expand(sweep)
+    if options.only:
+        cells = select(cells, options.only)
+    code: int = options.action(sweep, cells, options)
     return code
 
 

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from bias_train.cli.main import user_message
 from bias_train.sweeps.claim import Claim
 from bias_train.sweeps.status import LOG, record_interruption
 
@@ -56,13 +57,15 @@ def run_cell(target: str, argv: list[str], folder: Path, threads: int | None) ->
         _limit_threads(threads)
         resolve(target)(argv)
         code = 0
-    except SystemExit as error:  # an argument parser's way to refuse
-        # Lightning ends so on SIGTERM, without a code; whether the training is done its status tells.
+    except SystemExit as error:
+        # An argument parser refuses so, having said why; Lightning ends so on SIGTERM, without a code.
         code = 0 if error.code in (None, 0) and not _orphaned.is_set() else 1
-        if code:
-            print(f"error: the training exited with {error.code}", file=sys.stderr)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        message = user_message(error)
+        if message is None:
+            traceback.print_exc()
+        else:
+            print(f"error: {message}", file=sys.stderr)
     if code and _orphaned.is_set():
         record_interruption(folder)
     sys.stdout.flush()

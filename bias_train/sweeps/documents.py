@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from bias_train.paths import find_config
 from bias_train.sweeps.errors import SweepError
 
 
@@ -82,8 +83,8 @@ def fingerprint(value: Any) -> str:
 def load_definition(path: Path) -> Any:
     """Parse a config file with the files that it names put in their places.
 
-    The training command's parser lets a value name another YAML or JSON file relative to the file that names it. An
-    edit there changes the training just as an edit here, so it must change the hash too.
+    A config may ``include`` others, and a value may name another YAML or JSON file. An edit there changes the training
+    just as an edit here, so it must change the hash too.
     """
     return _inline(load_yaml(path), path.parent, (path.resolve(),))
 
@@ -94,8 +95,12 @@ def _inline(value: Any, folder: Path, seen: tuple[Path, ...]) -> Any:
     if isinstance(value, list):
         return [_inline(item, folder, seen) for item in value]
     if isinstance(value, str) and value.endswith((".yaml", ".yml", ".json")):
-        for start in (folder, Path()):
-            file = start / value
-            if file.is_file() and file.resolve() not in seen:
-                return {"file": _inline(load_yaml(file), file.parent, (*seen, file.resolve()))}
+        file = folder / value
+        if not file.is_file():
+            try:
+                file = find_config(value)
+            except FileNotFoundError:
+                return value
+        if file.resolve() not in seen:
+            return {"file": _inline(load_yaml(file), file.parent, (*seen, file.resolve()))}
     return value

@@ -1,4 +1,4 @@
-"""Small JSON files that many processes may read while one writes them."""
+"""Small files of a run folder that many processes may read while one writes them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from bias_train.files import write_text
+
 
 def write_json(path: Path, document: Any) -> None:
-    """Write a JSON file so that a reader sees the old content or the new one, never a part, even after a crash."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as stream:
-        json.dump(document, stream, indent=2)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)
+    """Write JSON atomically, keys in the order in which they come: that of the axes has a meaning."""
+    write_text(path, json.dumps(document, indent=1) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

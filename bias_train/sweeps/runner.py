@@ -283,7 +283,8 @@ def _reason(code: int | None, lines: Sequence[str], state: Any) -> str:
         return f"killed by {name}{hint}"
     if code == 0:
         return f"the training returned but left its state at {state!r} instead of 'done'"
-    return lines[-1] if lines else f"exit code {code} and an empty log"
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or list(lines)
+    return said[-1] if said else f"exit code {code} and an empty log"
 
 
 def _empty(folder: Path) -> None:

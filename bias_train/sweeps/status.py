@@ -92,12 +92,11 @@ def record_failure(folder: Path, error: str) -> None:
 def record_interruption(folder: Path) -> None:
     """Note that a training was ended from outside, whatever it made of that: it is no failure, and can go on.
 
-    A run folder knows only ``running``, ``done`` and ``failed``; ``running`` without a living process is how an
-    interruption reads, also after a power cut.
+    A run folder that says ``running`` without a living process is how an interruption reads, also after a power cut.
     """
     document = read_json(folder / STATUS)
     if document.get("state") == "failed":
-        write_json(folder / STATUS, {**document, "state": "running", "error": None})
+        write_json(folder / STATUS, {**document, "state": "running", "error": ""})
 
 
 def _whole(value: Any) -> int | None:

@@ -84,7 +84,9 @@ def test_ids_follow_what_is_trained_not_how_it_is_written() -> None:
 
 def test_ids_follow_the_files_that_a_config_names() -> None:
     Path("part.json").write_text('{"width": 64}')
-    Path("base.yaml").write_text("model: {config: part.json}\n")
+    Path("parts").mkdir()
+    Path("parts/model.yaml").write_text("model: {config: part.json}\n")
+    Path("base.yaml").write_text("include: [parts/model.yaml]\n")
     before = cells_of()
     Path("part.json").write_text('{"width": 65}')
     assert not {cell.id for cell in before} & {cell.id for cell in cells_of()}

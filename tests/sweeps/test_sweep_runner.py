@@ -17,6 +17,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from bias_train.cli.main import main as program
 from bias_train.cli.sweep import main, run_cells
 from bias_train.sweeps.cells import Cell, expand
 from bias_train.sweeps.claim import Claim, is_claimed
@@ -45,7 +46,12 @@ def fit(argv):
         status(state="failed", step=4, error="loss is NaN at step 4; lower the learning rate")
         raise ValueError("loss is NaN at step 4; lower the learning rate")
     if act == "refuse":
+        print("usage: fit\\nerror: no such option\\n  - try another", file=sys.stderr)
         raise SystemExit(2)
+    if act == "lack":
+        class DataError(ValueError):
+            pass
+        raise DataError("shards/train has no index")
     if act == "die":
         print("last words", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -111,21 +117,23 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 def test_failures_are_told_and_the_others_go_on() -> None:
-    sweep, cells = make_sweep("fail", "die", "refuse", "forget", "train")
+    sweep, cells = make_sweep("fail", "die", "refuse", "forget", "lack", "train")
     runner, said = make_runner()
     assert run_cells(sweep, cells, runner) == 1
     states = {cell.axes["act"]: read_status(cell.folder) for cell in cells}
     assert {act: status.state for act, status in states.items()} == {
-        **dict.fromkeys(("fail", "die", "refuse", "forget"), "failed"),
+        **dict.fromkeys(("fail", "die", "refuse", "forget", "lack"), "failed"),
         "train": "done",
     }
     assert states["fail"].error == "loss is NaN at step 4; lower the learning rate"
     assert "killed by SIGKILL" in states["die"].error
     assert states["die"].last_line == "last words"
-    assert "exited with 2" in states["refuse"].error
+    assert states["refuse"].error == "no such option"
+    assert states["lack"].error == "shards/train has no index"
+    assert "DataError" not in (cells[4].folder / "log.txt").read_text()  # the user's to mend: one line, no traceback
     assert "left its state at 'running'" in states["forget"].error
     text = said.getvalue()
-    assert "1 of 5 cells done, 4 failed" in text
+    assert "1 of 6 cells done, 5 failed" in text
     assert "    last words" in text
     assert "ValueError: loss is NaN" in text
     cell = cells[0]
@@ -269,10 +277,10 @@ def test_status_and_plan_read_the_folders_only(capsys: pytest.CaptureFixture[str
 
 def test_the_command_names_mistakes_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     make_sweep("train")
-    assert main(["run", "sweep.yaml", "--jobs", "0"]) == 2
-    assert capsys.readouterr().err == "error: --jobs must be at least 1, got 0\n"
-    assert main(["plan", "nowhere.yaml"]) == 2
-    assert capsys.readouterr().err.startswith("error: no configuration nowhere.yaml")
+    assert program(["sweep", "run", "sweep.yaml", "--jobs", "0"]) == 2
+    assert capsys.readouterr().err == "bias-train sweep: error: --jobs must be at least 1, got 0\n"
+    assert program(["sweep", "plan", "nowhere.yaml"]) == 2
+    assert "error: no configuration nowhere.yaml" in capsys.readouterr().err
 
 
 def test_last_lines_show_what_a_progress_bar_said_last(tmp_path: Path) -> None:
