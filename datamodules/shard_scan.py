@@ -1,0 +1,251 @@
+"""Reads one tar's samples into flat arrays: the work behind an index, one shard at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+from array import array
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import DataError
+from datamodules.hashing import string_id
+from datamodules.problems import Problems
+from datamodules.reencode import IMAGE_EXTENSIONS
+from datamodules.sample import ANCHOR, Sample, SchemaVersionError, check_key
+from datamodules.tar_members import Member, TarDamage, walk_tar
+
+_MOST_BYTES = 2**31 - 1  # sizes are int32 in the index
+_MOST_CAPTIONS = 2**15 - 1
+
+
+class CaptionFormat:
+    """Where a sample's captions stand: the values of ``ShardIndex.caption_format``."""
+
+    SAMPLE = 0  # our own KEY.json
+    TEXT = 1  # KEY.txt, as img2dataset writes
+    JSON = 2  # a foreign KEY.json with a "caption"
+
+
+def parse_json(data: bytes, key: str) -> dict[str, Any]:
+    """Parse a sample's json.
+
+    Raises:
+        DataError: naming the sample, if it is no JSON object.
+    """
+    try:
+        obj = json.loads(data)
+    except ValueError as error:
+        raise DataError(f"sample {key!r}: its json cannot be parsed ({error})") from error
+    if not isinstance(obj, dict):
+        raise DataError(f"sample {key!r}: its json is no object but {type(obj).__name__}")
+    return obj
+
+
+def text_captions(data: bytes) -> tuple[str, ...]:
+    """The caption of a ``.txt`` member: all of it, as img2dataset writes one caption a file."""
+    text = data.decode("utf-8", "replace").strip()
+    return (text,) if text else ()
+
+
+def foreign_captions(obj: dict[str, Any]) -> tuple[str, ...]:
+    """The captions of a json that is not ours: a string or a list of strings under "caption"."""
+    caption = obj.get("caption")
+    found = caption if isinstance(caption, list) else [caption]
+    return tuple(text.strip() for text in found if isinstance(text, str) and text.strip())
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split a member's path into key and suffix at the first dot of its file name, as webdataset does.
+
+    >>> split_name("./a.b/0001.sd-1.4.JPG")
+    ('a.b/0001', 'sd-1.4.jpg')
+    """
+    name = name.removeprefix("./")
+    folder, slash, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return folder + slash + stem, suffix.lower()
+
+
+class Codes(dict[str, int]):
+    """Numbers for names, given out in the order in which they are first met."""
+
+    def __missing__(self, name: str) -> int:
+        number = self[name] = len(self)
+        return number
+
+
+@dataclass
+class Scan:
+    """Columns of the samples found so far, in plain arrays; names as codes of the order in which they were met."""
+
+    keys: list[str] = field(default_factory=list)
+    shard: array[int] = field(default_factory=lambda: array("i"))
+    label: array[int] = field(default_factory=lambda: array("i"))
+    group: array[int] = field(default_factory=lambda: array("q"))
+    caption_count: array[int] = field(default_factory=lambda: array("h"))
+    caption_format: array[int] = field(default_factory=lambda: array("B"))
+    json_offset: array[int] = field(default_factory=lambda: array("q"))
+    json_size: array[int] = field(default_factory=lambda: array("i"))
+    view_end: array[int] = field(default_factory=lambda: array("q"))
+    view_name: array[int] = field(default_factory=lambda: array("h"))
+    view_source: array[int] = field(default_factory=lambda: array("h"))
+    offset: array[int] = field(default_factory=lambda: array("q"))
+    size: array[int] = field(default_factory=lambda: array("i"))
+    labels: Codes = field(default_factory=Codes)
+    view_names: Codes = field(default_factory=lambda: Codes({ANCHOR: 0}))
+    sources: Codes = field(default_factory=Codes)
+    problems: Problems = field(default_factory=Problems)
+    seen: set[str] = field(default_factory=set)
+
+    def read_shard(self, path: Path, number: int, *, source: str | None, key_prefix: str) -> int:
+        """Add the samples of one tar.
+
+        Args:
+            path: the tar.
+            number: its number in the set.
+            source: source of samples whose json does not say it.
+            key_prefix: put before every key.
+
+        Returns:
+            How many samples were added. What could not be used is counted in ``problems``.
+
+        Raises:
+            DataError: if the tar cannot be opened or was written by another release.
+        """
+        before = len(self.keys)
+        shard = _Shard(self, path, number, source, key_prefix)
+        try:
+            for member in walk_tar(path):
+                shard.take(member)
+            shard.flush()
+        except TarDamage as damage:
+            # What lies before the cut is whole; a sample that lost its description or a view to it is counted as such.
+            shard.flush()
+            self.problems.add("damaged shard", f"{path.name} {damage}")
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        finally:
+            shard.close()
+        return len(self.keys) - before
+
+
+class _Shard:
+    """Collects the members of one key after another."""
+
+    def __init__(self, scan: Scan, path: Path, number: int, source: str | None, key_prefix: str) -> None:
+        self.scan, self.path, self.number, self.source, self.key_prefix = scan, path, number, source, key_prefix
+        self.file = os.open(path, os.O_RDONLY)
+        self.key = ""
+        self.members: dict[str, Member] = {}
+
+    def close(self) -> None:
+        os.close(self.file)
+
+    def problem(self, kind: str, where: str) -> None:
+        self.scan.problems.add(kind, f"{self.path.name}: {where}")
+
+    def take(self, member: Member) -> None:
+        key, suffix = split_name(member.name)
+        base = key.rpartition("/")[2]
+        if not base or (base.startswith("__") and base.endswith("__")) or not suffix:
+            return  # hidden files, webdataset's own notes, files without a suffix
+        try:
+            check_key(key)
+        except DataError:
+            self.problem("unsafe member name", repr(member.name))
+            return
+        if key != self.key:
+            self.flush()
+            self.key = key
+        if suffix in self.members:
+            self.problem("duplicate member", member.name)
+            return
+        self.members[suffix] = member
+
+    def flush(self) -> None:
+        """Judge the key whose members are all there."""
+        members, self.members = self.members, {}
+        if not members:
+            return
+        try:
+            self._add(members)
+        except SchemaVersionError as error:
+            raise SchemaVersionError(f"{self.path}: {error}") from error
+        except DataError as error:
+            self.problem("unusable description", str(error))
+
+    def _pictures(self, members: dict[str, Member]) -> dict[str, Member]:
+        pictures: dict[str, Member] = {}
+        for suffix, member in members.items():
+            view, _, extension = suffix.rpartition(".")
+            if extension not in IMAGE_EXTENSIONS:
+                continue
+            if not 0 < member.size <= _MOST_BYTES:
+                self.problem("empty picture" if not member.size else "picture over 2 GiB", member.name)
+            elif view in pictures:
+                self.problem("second picture of one name", member.name)
+            else:
+                pictures[view] = member
+        return pictures
+
+    def _add(self, members: dict[str, Member]) -> None:
+        scan = self.scan
+        key = self.key_prefix + self.key
+        pictures = self._pictures(members)
+        if ANCHOR not in pictures:
+            self.problem("no picture", self.key)
+            return
+        if key in scan.seen:
+            self.problem("duplicate key", self.key)
+            return
+        described = self._describe(key, members)
+        if described is None:
+            return
+        sample, kind, member = described
+        names = [ANCHOR, *(name for name in sample.views if name in pictures)]
+        for name in sample.views:
+            if name not in pictures:
+                self.problem("missing view", f"{self.key}.{name}")
+        for name in pictures:
+            if name and name not in sample.views:
+                self.problem("view without description", pictures[name].name)
+        scan.seen.add(key)
+        scan.keys.append(key)
+        scan.shard.append(self.number)
+        scan.label.append(-1 if sample.label is None else scan.labels[sample.label])
+        scan.group.append(string_id(sample.group))
+        scan.caption_count.append(min(len(sample.captions), _MOST_CAPTIONS))
+        scan.caption_format.append(kind)
+        scan.json_offset.append(member.offset)
+        scan.json_size.append(member.size)
+        for name in names:
+            scan.view_name.append(scan.view_names[name])
+            scan.view_source.append(scan.sources[sample.views[name].source if name else sample.source])
+            scan.offset.append(pictures[name].offset)
+            scan.size.append(pictures[name].size)
+        scan.view_end.append(len(scan.offset))
+
+    def _describe(self, key: str, members: dict[str, Member]) -> tuple[Sample, int, Member] | None:
+        json_member, text_member = members.get("json"), members.get("txt")
+        obj: dict[str, Any] = {}
+        if json_member is not None:
+            obj = parse_json(os.pread(self.file, json_member.size, json_member.offset), key)
+            if "version" in obj and "captions" in obj:
+                return Sample.from_json(key, obj), CaptionFormat.SAMPLE, json_member
+        if text_member is not None:
+            captions = text_captions(os.pread(self.file, text_member.size, text_member.offset))
+            kind, member = CaptionFormat.TEXT, text_member
+        elif json_member is not None:
+            captions, kind, member = foreign_captions(obj), CaptionFormat.JSON, json_member
+        else:
+            self.problem("no json and no txt", self.key)
+            return None
+        if not captions:
+            self.problem("no caption", self.key)
+            return None
+        if self.source is None:
+            self.problem("source unknown", self.key)
+            return None
+        return Sample(key, captions, self.source), kind, member
