@@ -1,0 +1,24 @@
+"""The embedded world: small rendered pictures whose biases are planted, so that metrics can be checked against truth.
+
+`scene` says what is there, `draw` rasterises it, `photo` and `generator` turn it into a photo or a generated twin,
+`captions` finds the words, `world` numbers and seeds it all, `write` makes shards of it.
+"""
+
+from datamodules.world.generator import WorldGenerator, fingerprint
+from datamodules.world.scene import Composer, Scene, Thing, compose_everyday
+from datamodules.world.world import World
+from datamodules.world.write import ViewMaker, WorldTruth, twins, write_world
+
+__all__ = [
+    "Composer",
+    "Scene",
+    "Thing",
+    "ViewMaker",
+    "World",
+    "WorldGenerator",
+    "WorldTruth",
+    "compose_everyday",
+    "fingerprint",
+    "twins",
+    "write_world",
+]
