@@ -75,6 +75,8 @@ class OpenClipRetriever(Retriever):
         ModelError: if the architecture, the file or the tag does not exist, or does not fit the weights.
     """
 
+    model: Any  # open_clip's classes share no base that says what they have
+
     def __init__(
         self,
         name: str | None = None,
@@ -99,7 +101,7 @@ class OpenClipRetriever(Retriever):
         known, preprocess_cfg = (_known(name), {}) if name is not None else _register(Path(str(config)))
         tag, path = _weights(known, name, pretrained)
         with _seeded(), _quiet():
-            self.model: Any = _create(known, tag, preprocess_cfg)
+            self.model = _create(known, tag, preprocess_cfg)
         if path is not None:
             _load(self.model, path)
 
@@ -250,7 +252,7 @@ def _weights(known: str, name: str | None, pretrained: str | None) -> tuple[str 
     raise ModelError(f"model.retriever.pretrained: there is no file {pretrained}, and no such tag; {hint}")
 
 
-def _create(known: str, tag: str | None, preprocess: dict[str, Any]) -> nn.Module:
+def _create(known: str, tag: str | None, preprocess: dict[str, Any]) -> Any:
     try:
         model: nn.Module = open_clip.create_model(known, pretrained=tag, force_preprocess_cfg=preprocess)
     except Exception as error:
