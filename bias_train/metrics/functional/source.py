@@ -323,10 +323,11 @@ def _measure(
             )
     if target_names is not None and pairs:
         raise ValueError("target_names asks for figures per class, which need label relevance")
-    if target_names is not None and (target_ids[0] < 0 or target_ids[-1] >= len(target_names)):
+    asked = target_ids[np.unique(query)]
+    if target_names is not None and (asked[0] < 0 or asked[-1] >= len(target_names)):
         raise ValueError(
-            f"target_names has {len(target_names)} names, but targets go from {target_ids[0]} to "
-            f"{target_ids[-1]}: they are indices into it"
+            f"target_names has {len(target_names)} names, but query_target goes from {asked[0]} to {asked[-1]}: "
+            "targets are indices into it"
         )
 
     task = _Task(
