@@ -191,18 +191,21 @@ def _paint_thing(layer: Image, shadow: npt.NDArray[np.uint8], thing: Thing, side
     silhouette = place(parts[0].contours)
     fall = np.array([0.10, 0.17], np.float32) * (thing.radius * side * (1 << _SHIFT))
     cv2.fillPoly(shadow, [contour + fall.astype(np.int32) for contour in silhouette], (255,), cv2.LINE_8, _SHIFT)
-    base = np.array(COLOURS[thing.colour], np.float32) * thing.shade
+    base = COLOURS[thing.colour]
     for part in parts:
-        colour = _toned(base if part.colour is None else np.array(part.colour, np.float32), part.tone)
+        colour = _toned(part.colour or base, part.tone * thing.shade)
         cv2.fillPoly(layer, place(part.contours), (*colour, 255), cv2.LINE_8, _SHIFT)
     # A darker rim separates a thing from a place of the same brightness.
-    rim = _toned(base, 0.5)
+    rim = _toned(base, 0.5 * thing.shade)
     cv2.polylines(layer, silhouette, True, (*rim, 255), max(1, round(0.006 * side)), cv2.LINE_8, _SHIFT)
 
 
-def _toned(colour: npt.NDArray[np.float32], tone: float) -> tuple[float, float, float]:
-    toned = colour * tone if tone <= 1 else colour + (255 - colour) * (tone - 1)
-    red, green, blue = np.clip(toned, 0, 255).tolist()
+def _toned(colour: tuple[int, int, int], tone: float) -> tuple[float, float, float]:
+    """The colour, darker for a tone below 1, nearer to white above 1. Plain Python: called often, on three numbers."""
+    if tone <= 1:
+        red, green, blue = (channel * max(0.0, tone) for channel in colour)
+    else:
+        red, green, blue = (channel + (255 - channel) * min(1.0, tone - 1) for channel in colour)
     return red, green, blue
 
 

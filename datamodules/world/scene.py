@@ -164,12 +164,12 @@ def compose_everyday(index: int, rng: np.random.Generator) -> Scene:
     arrangement, centres = _arrange(count, rng)
     kinds = rng.choice(len(EVERYDAY_KINDS), size=count, replace=False)
     colours = rng.choice(len(visible), size=count, replace=False)
-    jitter = rng.normal(0.0, 1.0, size=(count, 5))
+    jitter = np.clip(rng.standard_normal((count, 5)), -2, 2).tolist()
     things = []
     for (x, y), kind, colour, (dx, dy, dr, tilt, tone) in zip(centres, kinds, colours, jitter, strict=True):
         size = "medium" if count == 3 else ("small", "medium", "large")[rng.integers(3)]
         radius = ROW_OF_THREE_RADIUS if count == 3 else SIZES[size]
-        radius *= 1.0 + 0.04 * float(np.clip(dr, -2, 2))
+        radius *= 1.0 + 0.04 * dr
         things.append(
             Thing(
                 kind=EVERYDAY_KINDS[kind],
@@ -178,8 +178,8 @@ def compose_everyday(index: int, rng: np.random.Generator) -> Scene:
                 x=_inside(x + 0.015 * dx, radius),
                 y=_inside(y + 0.03 * dy, radius),
                 radius=round(radius, 4),
-                angle=round(6.0 * float(tilt), 2),
-                shade=round(1.0 + 0.05 * float(np.clip(tone, -2, 2)), 3),
+                angle=round(6.0 * tilt, 2),
+                shade=round(1.0 + 0.05 * tone, 3),
             )
         )
     return Scene(index, place, arrangement, tuple(things), int(rng.integers(2**31)))
@@ -198,4 +198,4 @@ def _arrange(count: int, rng: np.random.Generator) -> tuple[str, list[tuple[floa
 
 def _inside(position: float, radius: float) -> float:
     """The position, moved as little as needed for the whole thing to be in the picture."""
-    return round(float(np.clip(position, radius, 1.0 - radius)), 4)
+    return round(min(max(position, radius), 1.0 - radius), 4)
