@@ -139,7 +139,8 @@ class Loss(nn.Module, ABC):
     """A pluggable loss: tensors in, named terms out.
 
     Calling it checks the terms, so that a NaN stops the run at the step and the tensor where it arose instead of
-    spoiling the weights. The check reads one number per call; inputs are searched only once it has failed.
+    spoiling the weights. The check reads one number off the device per call; which input and which rows are to blame is
+    looked up only once it has failed.
 
     Attributes:
         needs_twin: the batch must carry twins; the module says so before training otherwise.
@@ -157,17 +158,24 @@ class Loss(nn.Module, ABC):
         """Return `forward`'s terms.
 
         Raises:
-            LossError: if a term is not finite; the message names the inputs that are to blame.
+            LossError: if a term or a gathered embedding is not finite; the message names the inputs that are to blame.
+                Over several ranks only the embeddings are judged, which all ranks hold alike: if a term overflowed on
+                one rank alone and that rank stopped here, the others would wait for it in the next collective call.
+                Who averages the terms over ranks sees that case.
         """
         terms: dict[str, Tensor] = super().__call__(features)
-        values = [term.detach().double() for term in terms.values()]
-        if values and not bool(torch.isfinite(torch.stack(values)).all()):
+        judged = [features.image.detach(), features.text.detach()]
+        if features.twin is not None:
+            judged.append(features.twin.detach())
+        if features.world_size == 1:
+            judged.extend(term.detach() for term in terms.values())
+        if not bool(torch.isfinite(torch.stack([value.double().sum() for value in judged])).all()):
             raise LossError(_blame(type(self).__name__, features, terms))
         return terms
 
 
 def _blame(loss: str, features: Features, terms: dict[str, Tensor]) -> str:
-    """Say which term and which inputs are not finite."""
+    """Say which inputs and which terms are not finite."""
     bad = [name for name, term in terms.items() if not bool(torch.isfinite(term.detach()))]
     inputs = []
     for field in fields(features):
@@ -178,8 +186,11 @@ def _blame(loss: str, features: Features, terms: dict[str, Tensor]) -> str:
                 rows = wrong.reshape(wrong.shape[0], -1).any(dim=1).nonzero().flatten().tolist() if value.dim() else []
                 where = f" ({len(rows)} of {value.shape[0]} rows, first: {rows[0]})" if rows else ""
                 inputs.append(f"features.{field.name}{where}")
-    cause = f"not finite already: {', '.join(inputs)}" if inputs else "its inputs are finite, so it overflowed itself"
+    found = (
+        f"{', '.join(inputs)} came in NaN or infinite" if inputs else "its inputs are finite, so it overflowed itself"
+    )
+    spoilt = f"term {', '.join(repr(name) for name in bad)} is NaN or infinite; " if bad else ""
     return (
-        f"{loss}: term {', '.join(repr(name) for name in bad)} is NaN or infinite at step {features.step}; {cause}. "
+        f"{loss}, step {features.step}: {spoilt}{found}. "
         "Lower the learning rate or the term's weight, clip gradients, or train in bf16 or fp32 instead of fp16"
     )

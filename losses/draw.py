@@ -33,7 +33,7 @@ def draw_pairs(paired: Tensor, p: float, draw: Draw, *, seed: int, step: int) ->
     if draw == "bernoulli":
         return paired & (uniform < p)
     # 0.29 * 100 is 28.999999999999996 in binary; the small addition keeps the floor that the decimal number has.
-    count = torch.floor(paired.sum() * p + 1e-9)
+    count = torch.floor(paired.sum().double() * p + 1e-9)
     place = torch.argsort(torch.argsort(torch.where(paired, uniform, 2.0), stable=True), stable=True)
     return paired & (place < count)
 

@@ -42,9 +42,8 @@ def test_a_broken_input_is_named(loss: Loss, name: str, value: float) -> None:
     features = random_features()
     broken = getattr(features, name).clone()
     broken[[2, 6]] = value
-    with pytest.raises(
-        LossError, match=rf"{type(loss).__name__}: term .* at step 3; .*features\.{name} \(2 of 12 rows, first: 2\)"
-    ):
+    message = rf"{type(loss).__name__}, step 3: .*features\.{name} \(2 of 12 rows, first: 2\) came in NaN or infinite"
+    with pytest.raises(LossError, match=message):
         loss(replace(features, **{name: broken}))
 
 
@@ -58,8 +57,27 @@ def test_a_loss_of_ones_own_is_checked_too() -> None:
         def forward(self, features: Features) -> dict[str, Tensor]:
             return {"fine": features.image.sum(), "huge": torch.exp(features.image.sum() * 0 + 1e4)}
 
-    with pytest.raises(LossError, match="Overflow: term 'huge' is NaN or infinite at step 3; its inputs are finite"):
+    with pytest.raises(LossError, match="Overflow, step 3: term 'huge' is NaN or infinite; its inputs are finite"):
         Overflow()(random_features())
+
+
+def test_every_rank_refuses_a_row_of_one_rank() -> None:
+    """Else the rank that holds the broken row stops, and the others wait for it until the collective times out."""
+    features = random_features()
+    image = features.image.clone()
+    image[11] = float("nan")
+    for start in (0, 4, 8):
+        part = replace(features, image=image, rows=slice(start, start + 4))
+        with pytest.raises(LossError, match=r"features\.image \(1 of 12 rows, first: 11\)"):
+            RankHinge()(part)
+
+
+def test_an_overflow_on_one_rank_is_left_to_the_average_over_ranks() -> None:
+    class Overflow(Loss):
+        def forward(self, features: Features) -> dict[str, Tensor]:
+            return {"huge": features.image.sum() * float("inf")}
+
+    assert not torch.isfinite(Overflow()(replace(random_features(), rows=slice(0, 6)))["huge"]).all()
 
 
 def test_a_row_without_twin_may_hold_anything_finite() -> None:
