@@ -13,8 +13,6 @@ from PIL import Image, ImageCms, ImageOps
 
 from datamodules.errors import DataError
 
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
-
 RawImage = bytes | Image.Image | npt.NDArray[np.uint8]
 
 

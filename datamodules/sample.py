@@ -12,6 +12,7 @@ from datamodules.errors import DataError
 SCHEMA_VERSION = 1
 REAL = "real"
 GENERATED = "generated"  # the source of a generated picture whose generator nobody recorded
+IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})  # pictures in a shard
 ANCHOR = ""  # the name under which the anchor stands among a sample's views
 
 # webdataset folds member suffixes to lower case and ends a key at the first dot of the file name: names that could not

@@ -12,8 +12,7 @@ from typing import Any
 from datamodules.errors import DataError
 from datamodules.hashing import string_id
 from datamodules.problems import Problems
-from datamodules.reencode import IMAGE_EXTENSIONS
-from datamodules.sample import ANCHOR, Sample, SchemaVersionError, check_key
+from datamodules.sample import ANCHOR, IMAGE_EXTENSIONS, Sample, SchemaVersionError, check_key
 from datamodules.tar_members import Member, TarDamage, walk_tar
 
 _MOST_BYTES = 2**31 - 1  # sizes are int32 in the index

@@ -80,7 +80,9 @@ class ShardWriter:
         except OSError as error:
             raise DataError(f"{self.folder}: cannot be made into a folder of shards ({error.strerror})") from error
         if self._old() and not overwrite:
-            raise DataError(f"{self.folder}: holds shards already; choose another folder, or overwrite them on purpose")
+            raise DataError(
+                f"{self.folder}: holds shards already; choose another folder, or replace them (--overwrite)"
+            )
         for leftover in self.folder.glob(f"*{_PARTIAL}"):  # of a process that was killed
             leftover.unlink()
         self._keys: set[str] = set()
