@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
+import os
 from collections.abc import Sequence
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,7 +152,7 @@ class MixedSourceDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            multiprocessing_context="forkserver" if self.num_workers > 0 else None,
+            multiprocessing_context=_worker_context() if self.num_workers > 0 else None,
         )
 
     def _place(self) -> tuple[int, int]:
@@ -206,8 +209,13 @@ class MixedSourceDataModule(pl.LightningDataModule):
             )
 
 
+def _worker_context() -> BaseContext:
+    """Start workers from a server that has imported what they need: seconds less for each, and no forked threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["datamodules.stream", "datamodules.evaluation"])
+    return context
+
+
 def run_seed() -> int:
     """Return the seed of ``seed_everything``, 0 where none was set."""
-    import os
-
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))

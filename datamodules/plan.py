@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -102,7 +101,7 @@ class MixingPlan:
         self._twin_quota = Quota.of([1.0 - spec.twin_share, spec.twin_share])
         self.skipped_photos = 0
         self._pools = self._make_pools()
-        self._order = lru_cache(maxsize=2 * len(self._pools))(self._make_order)
+        self._orders: dict[tuple[int, int], Ints] = {}
 
     def _generator_weights(self) -> tuple[list[int], list[float]]:
         held = self.catalogue.sources[1:]
@@ -174,8 +173,15 @@ class MixingPlan:
         text = json.dumps(parts, sort_keys=True)
         return {**parts, "plan": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
+    def _order(self, pool: int, epoch: int) -> Ints:
+        """Permute one pool for one epoch; the last two epochs are remembered, since a batch can straddle them."""
+        if (pool, epoch) not in self._orders:
+            self._orders = {key: order for key, order in self._orders.items() if key[0] != pool or key[1] == epoch - 1}
+            self._orders[pool, epoch] = self._make_order(pool, epoch)
+        return self._orders[pool, epoch]
+
     def _make_order(self, pool: int, epoch: int) -> Ints:
-        """Permute one pool for one epoch: shards in random order, samples shuffled within runs of shards."""
+        """Put shards in random order and shuffle samples within runs of them."""
         items = self._pools[pool]
         samples = items if pool == 0 else self.catalogue.picture_sample[items]
         _, shard = np.unique(self.catalogue.sample_shard[samples], return_inverse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -65,6 +67,8 @@ class FitCLI(LightningCLI):
         )
         parser.add_argument("--include", type=list[str], default=[], help="configurations to build on (read before)")
         parser.add_class_arguments(LoggingConfig, "logging")
+        # So that a configuration may set an option of the data before another names the data's class.
+        parser.set_defaults({"data": {"class_path": "datamodules.mixed_source.MixedSourceDataModule"}})
 
     def before_instantiate_classes(self) -> None:
         """Let a model's JSON configuration be named as the project ships it, from any folder."""
@@ -128,12 +132,10 @@ def _loggers(folder: Path, options: Any) -> list[Logger]:
 def _wandb(folder: Path, options: Any) -> WandbLogger:
     if options.wandb_mode not in ("offline", "online"):
         raise RunError(f"logging.wandb_mode must be offline or online, got {options.wandb_mode!r}")
-    import wandb
-
     # One id per run folder, written before training starts: every restart is the same W&B run.
     file = folder / "wandb_id.txt"
     if not file.exists():
-        write_text(file, wandb.util.generate_id() + "\n")
+        write_text(file, secrets.token_hex(4) + "\n")
     os.environ.setdefault("WANDB_SILENT", "true")
     return WandbLogger(
         name=folder.name,
@@ -160,16 +162,24 @@ def fit(argv: Sequence[str]) -> Path:
         RunError, DataError, ModelError, LossError, FileNotFoundError: for what the user can mend.
     """
     _quiet()
-    cli = FitCLI(
-        RetrieverModule,
-        pl.LightningDataModule,
-        subclass_mode_data=True,
-        run=False,
-        args=expand_includes(argv),
-        save_config_callback=None,
-        seed_everything_default=0,
-        parser_kwargs={"parser_mode": "omegaconf+", "description": "Train one retriever."},
-    )
+    try:
+        cli = FitCLI(
+            RetrieverModule,
+            pl.LightningDataModule,
+            subclass_mode_data=True,
+            run=False,
+            args=expand_includes(argv),
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={
+                "parser_mode": "omegaconf+",
+                "description": "Train one retriever.",
+                "exit_on_error": False,  # the parser's own way prints two pages of usage above the message
+            },
+        )
+    except ArgumentError as error:
+        raise RunError(f"{' '.join(str(error).split())} (`bias-train fit --help` lists all options)") from error
     folder = Path(cli.config.run_dir)
     checkpoint = resume_point(folder, cli.config.resume)
     cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=False)

@@ -85,7 +85,11 @@ def test_every_block_holds_its_share_to_within_one(plan: MixingPlan, step: int) 
 @given(plans())
 def test_the_running_share_never_strays(plan: MixingPlan) -> None:
     total = 0
-    unit = {"mixed": 1, "per_device_source": plan.spec.batch_size // plan.blocks, "per_batch_source": plan.spec.batch_size}
+    unit = {
+        "mixed": 1,
+        "per_device_source": plan.spec.batch_size // plan.blocks,
+        "per_batch_source": plan.spec.batch_size,
+    }
     for step in range(40):
         total += int(generated(plan, plan.slots(step).picture).sum())
         due = plan.spec.share * plan.spec.batch_size * (step + 1)
@@ -115,9 +119,7 @@ def test_replace_meets_every_photo_once_an_epoch_at_every_share() -> None:
 def test_what_is_generated_at_a_share_is_generated_at_every_higher_one(catalogue: str) -> None:
     shares = [0.0, 0.125, 0.25, 0.5, 0.75, 1.0]
     for step in range(50):
-        slots = [
-            MixingPlan(CATALOGUES[catalogue], MixSpec(share=share, batch_size=64)).slots(step) for share in shares
-        ]
+        slots = [MixingPlan(CATALOGUES[catalogue], MixSpec(share=share, batch_size=64)).slots(step) for share in shares]
         made = [CATALOGUES[catalogue].picture_source[s.picture] > 0 for s in slots]
         for lower, higher, low, high in zip(made, made[1:], slots, slots[1:], strict=False):
             assert not np.any(lower & ~higher)
