@@ -177,8 +177,8 @@ class MixedSourceDataModule(pl.LightningDataModule):
         if self.skipped > max(self.max_bad_share * self.seen, self.max_bad_share * 1000):
             raise DataError(
                 f"{self.skipped} of {self.seen} training pictures could not be read, more than data.max_bad_share = "
-                f"{self.max_bad_share:g} allows; the last: {skipped[-1]}. Look with `bias-train shards inspect --decode`, "
-                "mend the shards, or raise data.max_bad_share"
+                f"{self.max_bad_share:g} allows; the last: {skipped[-1]}. Look with `bias-train shards inspect "
+                "--decode`, mend the shards, or raise data.max_bad_share"
             )
         return batch
 
@@ -204,8 +204,8 @@ class MixedSourceDataModule(pl.LightningDataModule):
         if differing and not self.force_resume:
             changes = "; ".join(f"{key} was {then.get(key)}, is {now[key]}" for key in differing)
             raise DataError(
-                f"the checkpoint was written under another mixing plan ({changes}): restore the old values, start a new "
-                "run, or set data.force_resume = true"
+                f"the checkpoint was written under another mixing plan ({changes}): restore the old values, start a "
+                "new run, or set data.force_resume = true"
             )
 
 

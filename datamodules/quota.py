@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +44,7 @@ class Quota:
         if abs(sum(shares) - 1.0) > 1e-6:
             raise DataError(f"shares must sum to 1, got {list(shares)}, which sum to {sum(shares):g}")
         edges = [0, *(round(edge * _PARTS) for edge in np.cumsum(shares)[:-1].tolist()), _PARTS]
-        return cls(tuple(high - low for low, high in zip(edges, edges[1:], strict=False)))
+        return cls(tuple(high - low for low, high in pairwise(edges)))
 
     def cumulative(self, slots: int | Ints) -> Ints:
         """Count what each source has been given after a number of slots.

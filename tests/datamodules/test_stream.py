@@ -162,9 +162,13 @@ def _asked(made: MixingPlan, step: int) -> list[str]:
 
 def test_too_many_corrupt_pictures_stop_the_run(broken: Path) -> None:
     made = module(broken, max_bad_share=0.001)
-    with pytest.raises(DataError, match=r"could not be read, more than data.max_bad_share = 0.001 allows.*photo-0"):
+
+    def train() -> None:
         for batch in islice(iter(made.train_dataloader()), 20):
             made.on_before_batch_transfer(batch, 0)
+
+    with pytest.raises(DataError, match=r"could not be read, more than data.max_bad_share = 0.001 allows.*photo-0"):
+        train()
 
 
 def test_evaluation_asks_every_caption_and_shows_every_picture(shards: Path) -> None:
@@ -182,9 +186,9 @@ def test_evaluation_asks_every_caption_and_shows_every_picture(shards: Path) -> 
 
 def test_checkpoints_of_another_plan_are_refused(shards: Path) -> None:
     state = module(shards).state_dict()
+    other = MixedSourceDataModule(train=[str(shards)], batch_size=16, share=0.5, twin_share=0.25, image_size=16)
+    other.setup()
     with pytest.raises(DataError, match=r"twin_share was 0.5, is 0.25"):
-        other = MixedSourceDataModule(train=[str(shards)], batch_size=16, share=0.5, twin_share=0.25, image_size=16)
-        other.setup()
         other.load_state_dict(state)
     module(shards, force_resume=True).load_state_dict(state)
 
