@@ -153,14 +153,20 @@ def _status(sweep: Sweep, cells: list[Cell], options: argparse.Namespace) -> int
 
 def _report(sweep: Sweep, cells: list[Cell], options: argparse.Namespace) -> int:
     # Drawing libraries are loaded for drawing only.
-    from bias_train.cli.report import write_report
+    from bias_train.reports.page import write_report
+    from bias_train.reports.table import headline_table
 
     started = [cell.folder for cell in cells if cell.folder.is_dir()]
     if not started:
         raise SweepError(f"no cell of {sweep.file} has been started; run `bias-train sweep run {sweep.file}` first")
     missing = [cell.id for cell in cells if not cell.folder.is_dir()]
     output = options.output or sweep.root / "report.html"
-    write_report(started, output, sweep.report, default_title=sweep.name, missing=missing)
+    study = write_report(started, output, sweep.report, default_title=sweep.name, missing=missing)
+    console = Console()
+    console.print(headline_table(study))
+    for note in study.notes:
+        _print_whole(console, f"note: {note}")
+    _print_whole(console, f"report: {output}")
     return 0
 
 

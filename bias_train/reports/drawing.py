@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -22,7 +23,7 @@ INK, MUTED, RULE, PAPER = "#010203", "#010204", "#010205", "#010206"
 _PLACEHOLDERS = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper"} | {
     f"#0a0b{index:02x}": f"--arm-{index}" for index in range(ARM_COLOURS)
 }
-POINTS = 390.0  # width of a plot in its own units; text of 10.5 is then readable on a phone and not huge on a desk
+POINTS = 350.0  # width of a plot in its own units; text of 10.5 is then readable on a phone and not huge on a desk
 TEXT = 10.5
 
 
@@ -58,7 +59,7 @@ class Plot:
 @contextmanager
 def style() -> Iterator[None]:
     """Set the look of every plot."""
-    look = {
+    look: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "bias-train",
         "font.size": TEXT,
@@ -79,13 +80,13 @@ def style() -> Iterator[None]:
         "xtick.labelsize": TEXT - 0.5,
         "ytick.labelsize": TEXT - 0.5,
         "lines.linewidth": 1.8,
-        "axes.unicode_minus": True,
+        "text.parse_math": False,  # a dollar sign in a class name is a dollar sign
     }
     with mpl.rc_context(look):
         yield
 
 
-def draw(name: str, summary: str, paint: Callable[[Axes], None], *, height: float = 280.0) -> str:
+def draw(name: str, summary: str, paint: Callable[[Axes], None], *, height: float = 255.0) -> str:
     """Draw one plot.
 
     Args:
@@ -107,7 +108,10 @@ def draw(name: str, summary: str, paint: Callable[[Axes], None], *, height: floa
 
 
 def swatch(index: int) -> str:
-    """Return an arm's key for a legend: a piece of its line with its marker, as SVG."""
+    """Return an arm's key for a legend, a piece of its line with its marker, as an SVG symbol ``swatch-<index>``.
+
+    A symbol, because legends repeat it and its ids must be in the page once.
+    """
 
     def paint(axes: Axes) -> None:
         axes.set_axis_off()
@@ -121,7 +125,9 @@ def swatch(index: int) -> str:
         paint(axes)
         buffer = io.StringIO()
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(buffer.getvalue(), f"swatch{index}", "").replace('role="img" aria-label=""', 'aria-hidden="true"')
+    drawing = _inline(buffer.getvalue(), f"key-{index}", "")
+    inner = drawing[drawing.index(">") + 1 : drawing.rindex("</svg>")]
+    return f'<symbol id="swatch-{index}" viewBox="0 0 30 12">{inner}</symbol>'
 
 
 def _inline(svg: str, name: str, summary: str) -> str:

@@ -12,12 +12,18 @@ from bias_train.reports.drawing import DASHES, INK, MUTED, PAPER, Plot, arm_colo
 from bias_train.reports.spelling import is_share, metric_name, number, percent, scale
 from bias_train.reports.study import Estimate, Study
 
-BARS = (
-    "Bars are 95 % intervals: a run's own bootstrap interval; over several seeds their mean, with the bootstrap's "
-    "half-width and 1.96 standard errors over seeds in quadrature. Small dots are single seeds."
-)
 MOST_CLASSES = 24
 MOST_POINTS = 300
+
+
+def bars(study: Study) -> str:
+    """Say what the bars of a study's plots, and its intervals, are."""
+    if all(row.seeds == 1 for row in study.rows()):
+        return "Bars are 95 % intervals: each run's own bootstrap interval."
+    return (
+        "Bars are 95 % intervals around the mean over seeds: the root mean square of the single runs' bootstrap "
+        "half-widths and 1.96 standard errors over seeds, in quadrature. Small dots are single seeds."
+    )
 
 
 def bias_by_share(study: Study) -> Plot | None:
@@ -95,7 +101,8 @@ def pareto(study: Study) -> Plot | None:
             axes.plot(*place, arm_marker(index), color=arm_colour(index), markersize=6.5)
             if ringed:
                 axes.plot(*place, "o", markersize=13, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1)
-            axes.annotate(percent(share), place, xytext=(7, 6), textcoords="offset points", fontsize=9, color=MUTED)
+            beside = (7, 6) if index % 2 == 0 else (7, -13)
+            axes.annotate(percent(share), place, xytext=beside, textcoords="offset points", fontsize=9, color=MUTED)
         axes.set_xlabel(metric_name(study.bias))
         axes.set_ylabel(f"{metric_name(study.retrieval)}, photos" + (" (%)" if is_share(study.retrieval) else ""))
         axes.margins(0.1, 0.12)
@@ -109,7 +116,7 @@ def pareto(study: Study) -> Plot | None:
         draw("pareto", f"Retrieval against bias. {told}", paint),
         "Retrieval against bias",
         "Each point is an arm at one training share (beside it); lines join an arm's shares. Best is high and on the "
-        "vertical line. A ring marks points that no other beats in both. Bars are the same intervals as elsewhere.",
+        "vertical line. A ring marks points that no other beats in both.",
         tuple(sorted({index for index, *_ in points})),
     )
 
@@ -136,7 +143,7 @@ def exposure(study: Study) -> Plot | None:
 
     def paint(axes: Axes) -> None:
         axes.plot([0, 100], [0, 100], color=MUTED, linewidth=1)
-        axes.annotate("neutral", (4, 8), fontsize=9, color=MUTED, rotation=0)
+        axes.annotate("neutral", (66, 56), fontsize=9, color=MUTED)
         for index, line in lines.items():
             _line(axes, index, [100 * ratio for ratio, _ in line], [estimate for _, estimate in line], 100.0)
         axes.set_xlabel("generated share of the gallery (%)")
@@ -219,7 +226,7 @@ def groups(study: Study, kind: str) -> Plot | None:
         for name in names
     )
     plural = "classes" if kind == "class" else "generators"
-    caption = f"{metric_name(study.bias)} of single {plural}, after training at a share of {percent(share)}. {BARS}"
+    caption = f"{metric_name(study.bias)} of single {plural}, after training at a share of {percent(share)}."
     if left_out > 0:
         caption += f" The {left_out} {plural} in the middle are left out."
     return Plot(
@@ -317,7 +324,7 @@ def _by_share(
         + ", ".join(f"{number(one.value, metric)} at {percent(share)}" for share, one in line)
         for index, line in lines.items()
     )
-    return Plot(draw(name, f"{title}. {told}", paint), title, f"{reading} {BARS}", tuple(lines))
+    return Plot(draw(name, f"{title}. {told}", paint), title, reading, tuple(lines))
 
 
 def _line(axes: Axes, index: int, places: Sequence[float], estimates: Sequence[Estimate], factor: float) -> None:
@@ -381,7 +388,7 @@ def _over_steps(
         for index, run, curve in curves
     )
     return Plot(
-        draw(f"steps-{name}", f"{title}. {ends}", paint, height=230.0),
+        draw(f"steps-{name}", f"{title}. {ends}", paint, height=210.0),
         title,
         "One line a run" + ("; the stronger, the larger its training share." if len(shares) > 1 else "."),
         tuple(sorted({index for index, _, _ in curves})),

@@ -7,6 +7,8 @@ import math
 from bias_train.reports.collect import Metric
 from bias_train.reports.study import Estimate
 
+SPACE = "\u00a0"  # keeps a number and its unit on one line
+
 # Figures that are no shares of something, and so are not written in percent.
 _PLAIN = ("relative_delta", "rank_difference", "median_rank", "amplification", "delta_ndsr")
 
@@ -21,9 +23,9 @@ _NAMES = {
 
 _MEANINGS = {
     "relative_delta": (
-        "200 × (M_real − M_generated) / (M_real + M_generated), where M counts only one source's relevant pictures in a "
-        "mixed gallery. Between −200 and 200; 0 is neutral, negative means that generated pictures are ranked above real "
-        "ones that answer the query as well."
+        "200 × (M_real − M_generated) / (M_real + M_generated), where M counts only one source's relevant pictures "
+        "in a mixed gallery. Between −200 and 200; 0 is neutral, negative means that generated pictures are ranked "
+        "above real ones that answer the query as well."
     ),
     "class_accuracy": "Share of photos whose own class prompt scores highest among all classes' prompts.",
     "t2i_R": "Share of captions that find a relevant photo among the k nearest pictures.",
@@ -69,15 +71,15 @@ def scale(metric: Metric | None) -> float:
 
 def unit(metric: Metric | None) -> str:
     """Return what stands after a written number."""
-    return " %" if is_share(metric) else ""
+    return f"{SPACE}%" if is_share(metric) else ""
 
 
 def number(value: float, metric: Metric | None = None, *, signed: bool = False) -> str:
-    """Write a value with one decimal, a true minus and its unit; a dash where it is undefined.
+    r"""Write a value with one decimal, a true minus and its unit; a dash where it is undefined.
 
     Example:
         >>> number(-85.26), number(0.5, Metric("t2i_R", 1)), number(float("nan"))
-        ('−85.3', '50.0 %', '–')
+        ('−85.3', '50.0\xa0%', '–')
     """
     if math.isnan(value):
         return "–"
@@ -88,23 +90,25 @@ def number(value: float, metric: Metric | None = None, *, signed: bool = False) 
 
 
 def interval(estimate: Estimate, metric: Metric | None = None) -> str:
-    """Write an interval, '' where there is none.
+    """Write an interval without its unit, '' where there is none.
 
     Example:
         >>> interval(Estimate(-85.0, -90.04, -80.0, (-85.0,)))
         '−90.0 to −80.0'
+        >>> interval(Estimate(0.5, 0.4, 0.6, (0.5,)), Metric("t2i_R", 1))
+        '40.0 to 60.0'
     """
     if math.isnan(estimate.low) or math.isnan(estimate.high):
         return ""
-    low, high = number(estimate.low, metric), number(estimate.high, metric)
-    return f"{low.removesuffix(unit(metric))} to {high}"
+    low, high = (number(end, metric).removesuffix(unit(metric)) for end in (estimate.low, estimate.high))
+    return f"{low} to {high}"
 
 
 def percent(share: float | None) -> str:
-    """Write a share in percent.
+    r"""Write a share in percent.
 
     Example:
         >>> percent(0.125), percent(None)
-        ('12.5 %', 'unknown')
+        ('12.5\xa0%', 'unknown')
     """
-    return "unknown" if share is None else f"{100 * share:.4g} %"
+    return "unknown" if share is None else f"{100 * share:.4g}{SPACE}%"

@@ -250,7 +250,8 @@ class Study:
                 status = run.status
                 steps = f" at step {status.step} of {status.max_steps}" if status.step is not None else ""
                 error = f": {status.error}" if status.error else ""
-                self.notes.append(f"{run.name} is {status.state}{steps}{error}.")
+                verb = "has" if status.state == "failed" else "is"
+                self.notes.append(f"{run.name} {verb} {status.state}{steps}{error}.")
             for problem in run.problems:
                 # A run that has not ended well lacks files for that reason, which is said already.
                 if run.done or "cannot be read" in problem:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bias_train.sweeps.cells import Cell
-from bias_train.sweeps.claim import is_claimed
+from bias_train.sweeps.claim import LOCK, is_claimed
 from bias_train.sweeps.files import last_lines, read_json, write_json
 
 State = Literal["pending", "running", "interrupted", "done", "failed"]
@@ -60,8 +60,8 @@ def read_status(folder: Path) -> CellStatus:
     if claimed:
         # Before the training has written anything, or while it tries again, an old state may still stand there.
         state = "running"
-    elif recorded in ("done", "failed"):
-        state = recorded
+    elif recorded in ("done", "failed") or (recorded == "running" and not (folder / LOCK).exists()):
+        state = recorded  # a training outside any sweep claims nothing, so its word is all there is
     elif recorded is not None or (folder / LOG).exists():
         state = "interrupted"
     else:
