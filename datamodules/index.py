@@ -160,7 +160,9 @@ class ShardIndex:
         """
         path = self.folder / self.shards[shard].name
         try:
-            data = os.pread(self._descriptor(str(path)).number, int(size), int(offset))
+            # Held by name until the read is done: another thread may evict it from the cache meanwhile.
+            descriptor = self._descriptor(str(path))
+            data = os.pread(descriptor.number, int(size), int(offset))
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         if len(data) != size:

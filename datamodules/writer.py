@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -30,8 +31,15 @@ class _HashedFile:
         self._file: IO[bytes] = open(path, "wb")  # noqa: SIM115 - closed by the writer
 
     def write(self, data: bytes) -> int:
+        if self._file.closed:
+            return len(data)  # given up: tarfile still wants to write its end mark
         self.digest.update(data)
         return self._file.write(data)
+
+    def give_up(self) -> None:
+        """Close without caring what becomes of the bytes."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def close(self) -> None:
         if not self._file.closed:
@@ -194,7 +202,9 @@ class ShardWriter:
     def abort(self) -> None:
         """Remove what was not put in place yet."""
         if self._file is not None:
-            self._file.close()
+            self._file.give_up()
+        if self._tar is not None:
+            self._tar.close()
         self._tar = self._file = None
         for leftover in self.folder.glob(f"*{_PARTIAL}"):
             leftover.unlink()

@@ -72,9 +72,12 @@ class Keys:
 
     def make(self, name: str) -> str:
         """A new key for a path without suffix."""
-        key = re.sub(r"[^\w-]+", "-", self.prefix + name).strip("-") or "picture"
-        if key in self._seen:
-            key = f"{key}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
+        clean = key = re.sub(r"[^\w-]+", "-", self.prefix + name).strip("-") or "picture"
+        attempt = 0
+        while key in self._seen:
+            # Different names that clean to one key, or one name with two suffixes.
+            key = f"{clean}-{blake2b(f'{name} {attempt}'.encode(), digest_size=4).hexdigest()}"
+            attempt += 1
         self._seen.add(key)
         return key
 
@@ -173,6 +176,8 @@ def write_collection(
     """
     if limit is not None and limit < 1:
         raise DataError(f"--limit {limit}: must be 1 or more")
+    if workers is not None and workers < 1:
+        raise DataError(f"--workers {workers}: must be 1 or more")
     splits = collection.splits
     if not splits:
         why = "; ".join(collection.problems.lines())
