@@ -28,11 +28,17 @@ class WorldGenerator:
         fingerprint: Strength of the fixed pattern: its root mean square in grey levels.
         cleanliness: 0 is a photo's noise, blur, colour cast, vignetting and texture; 1 is none of the first four, half
             the texture of the place and a quarter more saturation. Linear in between.
+
+    The default is nearly perfect on purpose: to a retriever trained on photos alone, a twin of cleanliness 0.3 to 0.7
+    is an easier photo and wins more often than the twin of 0.9, whose look it has never met. So most of the default's
+    bias comes from what is learnt off generated pictures, which is what a mixing sweep is to show. The fingerprint
+    marks the source beyond doubt (a matched filter's AUC is 0.99 at 1 grey level) and by itself hardly moves a
+    retriever that has seen none.
     """
 
     name: str = "world-gen"
     fingerprint: float = 3.0
-    cleanliness: float = 0.7
+    cleanliness: float = 0.9
 
     def __post_init__(self) -> None:
         if check_name(self.name, "generator") == REAL:
