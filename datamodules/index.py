@@ -287,7 +287,8 @@ class ShardIndex:
     @classmethod
     def _read(cls, file: Path, folder: Path) -> ShardIndex:
         try:
-            table = pq.read_table(file)
+            # Without threads and page buffering ahead, which would triple the memory of a large index.
+            table = pq.read_table(file, use_threads=False, pre_buffer=False)
             about = json.loads((table.schema.metadata or {})[_METADATA])
         except (pa.ArrowException, OSError, KeyError, ValueError) as error:
             raise DataError(f"{file}: is no index of shards ({type(error).__name__}); {_reindex(folder)}") from error
@@ -298,7 +299,7 @@ class ShardIndex:
             )
         lists = {name: _one_array(table[name]) for name in _VIEW_COLUMNS}
         start = lists["offset"].offsets.to_numpy().astype(np.int64)
-        return cls(
+        index = cls(
             folder=folder,
             shards=tuple(ShardInfo(**info) for info in about["shards"]),
             keys=Strings(_one_array(table["key"])),
@@ -310,6 +311,9 @@ class ShardIndex:
             **{name: _one_array(table[name]).to_numpy() for name in _SAMPLE_COLUMNS},
             **{name: lists[name].flatten().to_numpy() for name in _VIEW_COLUMNS},
         )
+        del table, lists
+        pa.default_memory_pool().release_unused()
+        return index
 
     def check(self, *, verify: bool = False) -> None:
         """Compare the shards on disk with what was indexed.
