@@ -182,7 +182,13 @@ def fit(argv: Sequence[str]) -> Path:
         raise RunError(f"{' '.join(str(error).split())} (`bias-train fit --help` lists all options)") from error
     folder = Path(cli.config.run_dir)
     checkpoint = resume_point(folder, cli.config.resume)
-    cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=False)
+    try:
+        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=False)
+    finally:
+        # One process may train several retrievers in turn; W&B would add the next to this one's run.
+        for logger in cli.trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()
     if cli.trainer.interrupted:
         raise KeyboardInterrupt
     return folder

@@ -9,6 +9,7 @@ from importlib import import_module
 COMMANDS = {
     "demo": ("render a small world, train with and without debiasing, and report, in minutes", "bias_train.cli.demo"),
     "shards": ("import, index and inspect shards", "bias_train.cli.shards"),
+    "world": ("render the embedded world as shards", "bias_train.cli.world"),
     "fit": ("train one retriever", "bias_train.cli.fit"),
     "sweep": ("run a grid of trainings and see how far it is", "bias_train.cli.sweep"),
     "report": ("write an HTML report of runs or of a sweep", "bias_train.cli.report"),

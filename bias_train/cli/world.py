@@ -1,0 +1,36 @@
+"""``bias-train world``: render a stretch of the embedded world as shards."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def main(argv: list[str]) -> int:
+    """Render and write; returns 0."""
+    parser = argparse.ArgumentParser(
+        prog="bias-train world",
+        description="Render scenes of coloured objects as photos with AI-generated twins, whose bias is planted.",
+    )
+    parser.add_argument("out", help="folder for the shards")
+    parser.add_argument("--samples", type=int, default=4000, help="scenes (default: %(default)s)")
+    parser.add_argument("--offset", type=int, default=0, help="number of the first scene: splits must not overlap")
+    parser.add_argument("--seed", type=int, default=0, help="of the world (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=32, help="side of the pictures in pixels (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the shards that OUT holds")
+    options = parser.parse_args(argv)
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from datamodules.world import World, write_world
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as progress:
+        task = progress.add_task(f"rendering {options.out}", total=options.samples)
+        write_world(
+            options.out,
+            samples=options.samples,
+            world=World(seed=options.seed, size=options.size),
+            split_offset=options.offset,
+            overwrite=options.overwrite,
+            on_sample=lambda done: progress.update(task, completed=done),
+        )
+    return 0
