@@ -58,10 +58,16 @@ def _timm_groups(trunk: Any) -> list[list[Member]]:
 
 
 def freeze_image(visual: nn.Module, unlocked_groups: int) -> None:
-    """Take the gradient from the image tower, but for its last groups."""
+    """Take the gradient from the image tower, but for its last groups.
+
+    Raises:
+        ModelError: if the tower has fewer groups.
+    """
     visual.requires_grad_(False)
     if unlocked_groups:
         groups = image_groups(visual)
+        if unlocked_groups > len(groups):
+            raise ModelError(f"unlocked_groups is {unlocked_groups}, but the image tower has {len(groups)} groups")
         for member in (member for group in groups[-unlocked_groups:] for member in group):
             member.requires_grad_(True)
 

@@ -6,6 +6,7 @@ import copy
 import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from losses.base import Features
+from losses.base import Features, LossError
 from models.embedded import EmbeddedSet, Evaluation, RowCollector
 from models.errors import ModelError
 from models.gather import gather_with_gradient
@@ -27,13 +28,20 @@ from models.terms import LossTerm
 Batch = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class _Twins:
+    images: Tensor  # uint8 [T, 3, H, W]
+    index: Tensor  # int64 [T], the anchor's row
+    source: Tensor  # int64 [T]
+
+
 class RetrieverModule(L.LightningModule):
     """Trains a retriever on named, weighted losses.
 
     A training batch is a dict with ``image`` uint8 [B, 3, H, W], ``tokens`` int64 [B, L], ``source``, ``group`` and
-    ``caption_id`` int64 [B], and, where the data draws twins, ``twin`` uint8 [T, 3, H, W] with ``twin_index`` int64
-    [T], the row of each twin's anchor (T may differ by step and rank, and may be 0). A validation batch has ``image``
-    and ``index`` int64 [b], the row in ``trainer.datamodule.evaluation``.
+    ``caption_id`` int64 [B], and, where the data draws twins, ``twin`` uint8 [T, 3, H, W] with ``twin_index`` and
+    ``twin_source`` int64 [T], the row of each twin's anchor and the twin's source (T may differ by step and rank, and
+    may be 0). A validation batch has ``image`` and ``index`` int64 [b], the row in ``trainer.datamodule.evaluation``.
 
     Every rank embeds its own rows, gathers all ranks' embeddings with gradient and scores its own rows against all
     (see ``losses.base`` for the reduction contract): the step is the one that a single process would take on the
@@ -117,7 +125,10 @@ class RetrieverModule(L.LightningModule):
         values: dict[str, Tensor] = {}
         weighted: dict[str, Tensor] = {}
         for name, term in self.terms.items():
-            terms = term.loss(features)
+            try:
+                terms = term.loss(features)
+            except LossError as error:  # the loss knows its class, but not which entry of the configuration it is
+                raise ModelError(f"model.losses.{name}: {error}") from error
             if not terms:
                 raise ModelError(f"the loss {name!r} returned no terms")
             values |= {f"train/{name}/{key}": value for key, value in terms.items()}
@@ -148,36 +159,32 @@ class RetrieverModule(L.LightningModule):
         Returns:
             The global batch's features; ``rows`` marks this rank's.
         """
-        images, tokens = batch["image"], batch["tokens"]
-        size, labels = images.shape[0], [batch["source"], batch["group"], batch["caption_id"]]
-        twin_rows: Tensor | None = None
-        if self.needs_twin:
-            if "twin" not in batch:
-                raise self._no_twins()
-            index = batch["twin_index"]
-            embedded = self.retriever.encode_image(torch.cat([images, batch["twin"]]) if len(index) else images)
-            image = embedded[:size]
-            twin_rows = torch.zeros_like(image).index_copy(0, index, embedded[size:])
-            labels.append(torch.zeros_like(batch["source"]).index_fill(0, index, 1))
-        else:
-            image = self.retriever.encode_image(images)
-        text = self._encode_captions(tokens)
-        label = _gather(torch.stack(labels, dim=1))
-        start = self.global_rank * size
-        has_twin = label[:, 3].bool() if self.needs_twin else None
+        images = batch["image"]
+        size, start = images.shape[0], self.global_rank * images.shape[0]
+        labels = [batch["source"], batch["group"], batch["caption_id"]]
+        twins = self._twins(batch) if self.needs_twin else None
+        if twins is not None:
+            labels += [torch.zeros_like(batch["source"]).index_copy(0, twins.index, twins.source)]
+            labels += [torch.zeros_like(batch["source"]).index_fill(0, twins.index, 1)]
+        image, twin = _split(self.retriever.encode_image(_joined(images, twins)), size, twins)
+        taught, taught_twin = self._teach(images, twins)
+        label = gather_with_gradient(torch.stack(labels, dim=1))
+        has_twin = label[:, 4].bool() if twins is not None else None
         if has_twin is not None and self.global_step == 0 and self._twin_share() is None and not bool(has_twin.any()):
             raise self._no_twins()  # of data that does not tell its share, the first batch must do
         return Features(
             image=gather_with_gradient(image),
-            text=gather_with_gradient(text),
+            text=gather_with_gradient(self._encode_captions(batch["tokens"])),
             logit_scale=self.retriever.logit_scale,
             logit_bias=self.retriever.logit_bias,
             source=label[:, 0],
             group=label[:, 1],
             caption_id=label[:, 2],
-            twin=gather_with_gradient(twin_rows) if twin_rows is not None else None,
+            twin=gather_with_gradient(twin) if twin is not None else None,
             has_twin=has_twin,
-            teacher_image=self._teach(images),
+            twin_source=label[:, 3] if twins is not None else None,
+            teacher_image=taught,
+            teacher_twin=taught_twin,
             rows=slice(start, start + size),
             step=self.global_step,
             seed=int(os.environ.get("PL_GLOBAL_SEED", "0")),
@@ -280,11 +287,18 @@ class RetrieverModule(L.LightningModule):
         # index_select and not [row], whose backward adds up in an order of its own choosing.
         return self.retriever.encode_text(distinct).index_select(0, row)
 
-    def _teach(self, images: Tensor) -> Tensor | None:
+    def _twins(self, batch: Batch) -> _Twins:
+        if "twin" not in batch:
+            raise self._no_twins()
+        return _Twins(batch["twin"], batch["twin_index"], batch["twin_source"])
+
+    def _teach(self, images: Tensor, twins: _Twins | None) -> tuple[Tensor | None, Tensor | None]:
+        """The teacher's embeddings of all ranks' anchors and twins, without gradient."""
         if self.teacher is None:
-            return None
+            return None, None
         with torch.no_grad():
-            return _gather(self.teacher.encode_image(images))
+            image, twin = _split(self.teacher.encode_image(_joined(images, twins)), len(images), twins)
+            return gather_with_gradient(image), gather_with_gradient(twin) if twin is not None else None
 
     def _mean_over_ranks(self, values: dict[str, Tensor]) -> dict[str, float]:
         stacked = torch.stack([value.detach().float().reshape(()) for value in values.values()])
@@ -335,10 +349,14 @@ def _world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def _gather(rows: Tensor) -> Tensor:
-    """All ranks' rows [B, ...] as [W * B, ...], without gradient."""
-    if _world_size() == 1:
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(_world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
+def _joined(images: Tensor, twins: _Twins | None) -> Tensor:
+    """[B + T, 3, H, W]: anchors, then twins."""
+    return torch.cat([images, twins.images]) if twins is not None and len(twins.index) else images
+
+
+def _split(embedded: Tensor, size: int, twins: _Twins | None) -> tuple[Tensor, Tensor | None]:
+    """Undo :func:`_joined`: anchors [B, D], and twins [B, D] in their anchors' rows, zeros where there is none."""
+    image = embedded[:size]
+    if twins is None:
+        return image, None
+    return image, torch.zeros_like(image).index_copy(0, twins.index, embedded[size:])

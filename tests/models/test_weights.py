@@ -1,0 +1,130 @@
+"""Callbacks that evaluate and keep other weights than the last step's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from tiny_retriever import TinyData, make_batch, random_images, tiny, trainer
+from torch import Tensor
+
+from bias_train.callbacks.weights import ExponentialMovingAverage, InterpolateToStart
+from losses import InfoNCE
+from models import LossTerm, ModelError, OptimizerConfig, RetrieverModule
+
+State = dict[str, Tensor]
+
+
+class History(Callback):
+    """The weights after every step, and those that each validation saw with what it embedded."""
+
+    def __init__(self) -> None:
+        self.steps: list[State] = []
+        self.validated: list[State] = []
+        self.texts: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        self.steps.append(state_of(pl_module))
+
+    def on_validation_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        self.validated.append(state_of(pl_module))
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.texts.append(pl_module.embedded_set().text)
+
+
+def state_of(module: L.LightningModule) -> State:
+    return {name: t.detach().clone() for name, t in module.retriever.state_dict().items()}  # type: ignore[union-attr]
+
+
+def make(folder: Path, kind: str = "resnet") -> tuple[RetrieverModule, TinyData]:
+    retriever = tiny(folder, kind, seed=2)
+    batches = [make_batch(retriever, seed=seed) for seed in range(6)]
+    data = TinyData(batches, random_images(4, retriever.image_size[0]), ("a dog", "a cat"))
+    return RetrieverModule(retriever, {"c": LossTerm(InfoNCE())}, OptimizerConfig(lr=1e-2)), data
+
+
+def close(a: State, b: State) -> None:
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("warm_up", [True, False])
+def test_average_against_the_recursion(tmp_path: Path, warm_up: bool) -> None:
+    module, data = make(tmp_path)
+    history = History()
+    average = ExponentialMovingAverage(decay=0.3, warm_up=warm_up)
+    trainer(tmp_path, max_steps=6, callbacks=[average, history]).fit(module, data)
+    expected = history.steps[0]
+    for n, current in enumerate(history.steps[1:], start=1):
+        keep = min(0.3, (1 + n) / (10 + n)) if warm_up else 0.3
+        expected = {
+            name: keep * expected[name] + (1 - keep) * t if t.is_floating_point() else t for name, t in current.items()
+        }
+    close(history.validated[-1], expected)
+    close(state_of(module), expected)  # at the end the module holds the average
+    # The queries too were embedded with the average, though it has been swapped out by the time they are read.
+    text = module.retriever.eval().encode_text(module.retriever.tokenize(["a dog", "a cat"]))
+    torch.testing.assert_close(history.texts[-1], text.detach())
+
+
+def test_average_goes_on_after_a_resume(tmp_path: Path) -> None:
+    cut, path = 3, tmp_path / "middle.ckpt"
+    module, data = make(tmp_path)
+    trainer(tmp_path, max_steps=6, callbacks=[ExponentialMovingAverage(0.5), SaveAt(cut, path)]).fit(module, data)
+    through = state_of(module)
+
+    module, data = make(tmp_path)
+    data.batches = data.batches[cut:]
+    resumed = trainer(tmp_path, max_steps=6, callbacks=[ExponentialMovingAverage(0.5)])
+    resumed.fit(module, data, ckpt_path=path)
+    assert resumed.global_step == 6
+    assert all(torch.equal(t, through[name]) for name, t in state_of(module).items())
+
+
+class SaveAt(Callback):
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
+def test_interpolation_is_evaluated_and_written_but_not_trained_on(tmp_path: Path, alpha: float) -> None:
+    module, data = make(tmp_path)
+    start = state_of(module)
+    history = History()
+    options: dict[str, Any] = {"max_steps": 6, "callbacks": [InterpolateToStart(alpha), history]}
+    trainer(tmp_path, **options).fit(module, data)
+    end = state_of(module)
+    close(end, history.steps[-1])
+    expected = {name: (1 - alpha) * start[name] + alpha * t if t.is_floating_point() else t for name, t in end.items()}
+    close(history.validated[-1], expected)
+    again = tiny(tmp_path, "resnet", pretrained=str(tmp_path / "interpolated.safetensors"))
+    close(dict(again.state_dict()), expected)
+    # Training is the same as without the callback.
+    plain, data = make(tmp_path)
+    trainer(tmp_path, max_steps=6).fit(plain, data)
+    assert all(torch.equal(end[name], t) for name, t in state_of(plain).items())
+
+
+def test_wrong_options_are_named() -> None:
+    with pytest.raises(ModelError, match=r"alpha is 1\.5"):
+        InterpolateToStart(1.5)
+    with pytest.raises(ModelError, match=r"decay is 1\.0"):
+        ExponentialMovingAverage(1.0)
+    with pytest.raises(ModelError, match="every_n_steps is 0"):
+        ExponentialMovingAverage(every_n_steps=0)
+
+
+def test_two_that_swap_weights_are_refused(tmp_path: Path) -> None:
+    module, data = make(tmp_path)
+    both = [ExponentialMovingAverage(), InterpolateToStart()]
+    with pytest.raises(ModelError, match="ExponentialMovingAverage and InterpolateToStart"):
+        trainer(tmp_path, max_steps=1, callbacks=both).fit(module, data)
