@@ -20,6 +20,7 @@ from bias_train.sweeps.status import CellStatus, read_statuses
 if TYPE_CHECKING:
     from bias_train.sweeps.runner import Runner
 
+LONGEST_REMARK = 160  # characters
 COLOURS = {"done": "green", "failed": "red", "running": "cyan", "interrupted": "yellow", "pending": "dim"}
 
 
@@ -143,7 +144,7 @@ def _status(sweep: Sweep, cells: list[Cell], options: argparse.Namespace) -> int
             Text(status.state, style=COLOURS[status.state]),
             _steps(status),
             f"{status.rate:.2f}/s" if status.rate else "",
-            Text(status.error or status.last_line),
+            Text(_short(status.error or status.last_line)),
         )
     console.print(table)
     counts = {state: sum(status.state == state for status in statuses) for state in COLOURS}
@@ -181,6 +182,11 @@ def _steps(status: CellStatus) -> str:
     if status.step is None:
         return ""
     return f"{status.step}/{status.max_steps}" if status.max_steps else str(status.step)
+
+
+def _short(text: str) -> str:
+    """Cut what a library's error says at length; the log and --json have it whole."""
+    return text if len(text) <= LONGEST_REMARK else text[: LONGEST_REMARK - 1] + "…"
 
 
 def _print_whole(console: Console, line: str) -> None:

@@ -50,6 +50,22 @@ class Metric(NamedTuple):
             raise ReportError(f"metric {text!r} is not of the form name or name@k")
         return cls(name, int(k))
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest value that it can take."""
+        if self.name.startswith("relative_delta"):
+            return -200.0, 200.0
+        if self.name == "delta_ndsr":
+            return -1.0, 1.0
+        if self.name in ("rank_difference", "amplification") or self.name.endswith("median_rank"):
+            return -math.inf, math.inf
+        return 0.0, 1.0
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of something, written in percent."""
+        return self.bounds == (0.0, 1.0)
+
     def __str__(self) -> str:
         return self.name if self.k is None else f"{self.name}@{self.k}"
 

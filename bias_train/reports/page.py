@@ -159,7 +159,7 @@ def _summary(study: Study) -> str:
         return told
     told += f" With “{row.arm}” it is {_told(row.bias)}"
     if row.taken_back is not None:
-        told += f": {100 * row.taken_back:.0f} % of the fall since a share of 0 is taken back"
+        told += f": {percent(round(row.taken_back, 2))} of the fall since a share of 0 is taken back"
     if row.retrieval_change is not None:
         change = _points(row.retrieval_change, study.retrieval)
         told += f". The retrieval of photos ({metric_name(study.retrieval)}) changes by {change}"

@@ -9,9 +9,6 @@ from bias_train.reports.study import Estimate
 
 SPACE = "\u00a0"  # keeps a number and its unit on one line
 
-# Figures that are no shares of something, and so are not written in percent.
-_PLAIN = ("relative_delta", "rank_difference", "median_rank", "amplification", "delta_ndsr")
-
 _NAMES = {
     "relative_delta": "Relative Δ",
     "class_accuracy": "Class accuracy",
@@ -61,7 +58,7 @@ def metric_meaning(metric: Metric) -> str:
 
 def is_share(metric: Metric | None) -> bool:
     """Tell whether a metric is a share in [0, 1], written in percent."""
-    return metric is not None and not any(part in metric.name for part in _PLAIN)
+    return metric is not None and metric.is_share
 
 
 def scale(metric: Metric | None) -> float:
@@ -86,7 +83,7 @@ def number(value: float, metric: Metric | None = None, *, signed: bool = False) 
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     scaled = round(value * scale(metric), 1) + 0.0  # + 0.0 turns -0.0 into 0.0
-    return f"{scaled:{'+' if signed else ''}.1f}".replace("-", "−") + unit(metric)
+    return f"{scaled:{'+' if signed and scaled else ''}.1f}".replace("-", "−") + unit(metric)
 
 
 def interval(estimate: Estimate, metric: Metric | None = None) -> str:

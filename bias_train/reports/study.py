@@ -332,14 +332,14 @@ def pool(entries: Sequence[Record], *, unfinished: bool = False) -> Estimate:
     One run: its own interval. Several: the mean, and an interval whose half-widths are, in quadrature, the root mean
     square of the runs' half-widths and 1.96 standard errors of the mean over seeds. The seeds are evaluated on one and
     the same gallery, so its sampling error is common to them and does not shrink with their number; that of training
-    does. (Our construction.)
+    does. An interval ends where the figure's range does. (Our construction.)
 
     Example:
         >>> from bias_train.metrics.figure import Figure
         >>> from bias_train.records import record
-        >>> seeds = [record(Figure("x", 1, value, value - 3, value + 3), axis="source", ratio=0.5) for value in (1, 1)]
+        >>> seeds = [record(Figure("P_real", 1, 0.5, 0.4, 0.7), axis="source", ratio=0.5)] * 2
         >>> pool(seeds)
-        Estimate(value=1.0, low=-2.0, high=4.0, points=(1, 1), unfinished=False)
+        Estimate(value=0.5, low=0.4, high=0.7, points=(0.5, 0.5), unfinished=False)
     """
     points = tuple(entry.value for entry in entries)
     finite = [entry for entry in entries if math.isfinite(entry.value)]
@@ -353,7 +353,10 @@ def pool(entries: Sequence[Record], *, unfinished: bool = False) -> Estimate:
     between = Z**2 * sum((entry.value - mean) ** 2 for entry in finite) / (count - 1) / count
     below = sum((entry.value - entry.low) ** 2 for entry in finite) / count
     above = sum((entry.high - entry.value) ** 2 for entry in finite) / count
-    return Estimate(mean, mean - math.sqrt(below + between), mean + math.sqrt(above + between), points, unfinished)
+    low, high = mean - math.sqrt(below + between), mean + math.sqrt(above + between)
+    least, greatest = Metric(finite[0].name, finite[0].k).bounds
+    # NaN first: max and min return their first argument where the comparison fails.
+    return Estimate(mean, max(low, least), min(high, greatest), points, unfinished)
 
 
 def _estimate(runs: Sequence[Run], look_up: Callable[[Run], Record | None]) -> Estimate | None:

@@ -156,12 +156,24 @@ def test_pooled_intervals_cover_the_mean_at_their_rate() -> None:
         common = random.normal(0, 3)
         points = common + random.normal(0, 4, seeds)
         entries = [
-            record(Figure("x", 1, float(point), point - 1.96 * 3, point + 1.96 * 3), axis="source", ratio=0.5)
+            record(
+                Figure("relative_delta_R", 1, float(point), point - 1.96 * 3, point + 1.96 * 3),
+                axis="source",
+                ratio=0.5,
+            )
             for point in points
         ]
         estimate = pool(entries)
         covered += estimate.low <= 0 <= estimate.high
     assert 0.92 < covered / draws < 0.98
+
+
+def test_pooled_intervals_stay_in_the_figures_range() -> None:
+    entries = [
+        record(Figure("relative_delta_R", 1, value, -180.0, 100.0), axis="source", ratio=0.5)
+        for value in (-150.0, 60.0)
+    ]
+    assert pool(entries).low == -200.0
 
 
 def test_undefined_figures_are_left_out_of_means_and_stay_undefined_alone() -> None:
