@@ -40,7 +40,9 @@ def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
         flat.append(values)
     keys = dict.fromkeys(key for values in flat for key in values)
     table = {key: [values.get(key, "") for values in flat] for key in keys}
-    return {key: values for key, values in table.items() if len(set(values)) > 1}
+    # A run that never got as far as writing its configuration says nothing about what differs.
+    known = [place for place, values in enumerate(flat) if values]
+    return {key: values for key, values in table.items() if len({values[place] for place in known}) > 1}
 
 
 def short_keys(keys: Sequence[str]) -> dict[str, str]:

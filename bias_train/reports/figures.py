@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from bias_train.reports.collect import Curve, Metric, Run
 from bias_train.reports.drawing import DASHES, INK, MUTED, PAPER, Plot, arm_colour, arm_marker, draw
@@ -245,15 +246,15 @@ def groups(study: Study, kind: str) -> Plot | None:
 def training(study: Study) -> list[Plot]:
     """Draw what changed over training: loss, the debias terms' part of the gradient, bias, retrieval."""
     plots = [_over_steps(study, "loss", "Training loss", "loss", _smoothed("train/loss"), 1.0)]
-    shared: set[str] = set.intersection(*(_gradient_shares(run) for run in study.runs)) if study.runs else set()
-    for name in sorted({name for run in study.runs for name in _gradient_shares(run)} - shared):
+    logged = [terms for run in study.runs if (terms := _gradient_shares(run))]
+    for name in sorted(set().union(*logged) - set.intersection(*logged)) if logged else ():
         term = name.split("/")[1]
         plots.append(
             _over_steps(
                 study,
                 f"gradient-{term}",
                 f"Part of the gradient: {term}",
-                f"part of the gradient norm ({term})",
+                "part of the gradient norm",
                 _smoothed(name),
                 1.0,
             )
@@ -376,8 +377,9 @@ def _over_steps(
                 color=arm_colour(index),
                 linestyle=DASHES[index % len(DASHES)],
                 linewidth=1.3,
-                alpha=0.35 + 0.6 * rank,
+                alpha=0.45 + 0.5 * rank,
             )
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
         axes.set_xlabel("optimiser step")
         axes.set_ylabel(ylabel)
         axes.margins(x=0.02)

@@ -130,6 +130,17 @@ def test_the_differing_keys_come_first_and_folders_do_not_differ(sweep_folder: P
     ]
 
 
+def test_a_run_without_a_configuration_makes_no_key_differ(run_maker: Maker, tmp_path: Path) -> None:
+    folders = [run_maker("a", share=0.2), run_maker("b"), run_maker("c", state="failed")]
+    (folders[2] / "config.yaml").unlink()
+    (folders[2] / "metrics.csv").unlink()
+    write_report(folders, tmp_path / "report.html")
+    text, _ = read(tmp_path / "report.html")
+    assert ">data.share</th>" in text
+    assert ">trainer.max_steps</th>" not in text
+    assert "Part of the gradient: contrastive" not in text  # every arm has that term
+
+
 def test_the_terminals_table_has_the_pages_rows(sweep_folder: Path) -> None:
     table = headline_table([sweep_folder])
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
