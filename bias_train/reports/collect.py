@@ -136,6 +136,14 @@ class Run:
     examples: tuple[Example, ...] = ()
     problems: tuple[str, ...] = ()
 
+    @cached_property
+    def modified(self) -> float:
+        """When its status was written last, in seconds since the epoch; 0 if never."""
+        try:
+            return (self.folder / "status.json").stat().st_mtime
+        except OSError:
+            return 0.0
+
     @property
     def axes(self) -> dict[str, Any]:
         """Coordinates in the sweep, {} outside one."""

@@ -247,7 +247,8 @@ def training(study: Study) -> list[Plot]:
     """Draw what changed over training: loss, the debias terms' part of the gradient, bias, retrieval."""
     plots = [_over_steps(study, "loss", "Training loss", "loss", _smoothed("train/loss"), 1.0)]
     logged = [terms for run in study.runs if (terms := _gradient_shares(run))]
-    for name in sorted(set().union(*logged) - set.intersection(*logged)) if logged else ():
+    everywhere = set.intersection(*logged) if logged else set[str]()
+    for name in sorted({name for terms in logged for name in terms} - everywhere):
         term = name.split("/")[1]
         plots.append(
             _over_steps(

@@ -112,9 +112,9 @@ class Study:
     def __init__(self, runs: Sequence[Run], options: ReportOptions | None = None) -> None:
         if not runs:
             raise ReportError("there is no run to report on")
-        self.runs = list(runs)
         self.options = options or ReportOptions()
         self.notes: list[str] = []
+        self.runs = self._newest(runs)
         self.bias = choose_bias_metric(self.runs, self.options)
         self.retrieval = choose_retrieval_metric(self.runs, self.options)
         self.gallery_ratio = self._gallery_ratio()
@@ -216,6 +216,23 @@ class Study:
             for entry in run.last.values():
                 if entry.axis == "source" and self.bias is not None and (entry.name, entry.k) == self.bias:
                     yield entry
+
+    def _newest(self, runs: Sequence[Run]) -> list[Run]:
+        """Leave out cells that a later version of their sweep has replaced: they are no further seeds of it."""
+        cells: dict[Any, list[Run]] = {}
+        for run in runs:
+            key = (run.cell.get("sweep"), fingerprint(run.axes)) if run.axes else id(run)
+            cells.setdefault(key, []).append(run)
+        kept = []
+        for same in cells.values():
+            *older, newest = sorted(same, key=lambda run: (run.done, run.modified))
+            kept.append(newest)
+            self.notes += [
+                f"{run.name} is left out: {newest.name} has the same coordinates in the sweep and "
+                f"{'is newer' if run.done == newest.done else 'is done'}."
+                for run in older
+            ]
+        return kept
 
     def _gallery_ratio(self) -> float:
         wanted = self.options.gallery_ratio

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,6 +110,14 @@ def test_runs_that_differ_in_anything_else_are_never_averaged(run_maker: Maker) 
     config = second / "config.yaml"
     config.write_text(config.read_text().replace("max_steps: 400", "max_steps: 800"))
     assert [arm.label for arm in Study(load_runs([first, second])).arms] == ["InfoNCE", "InfoNCE (2)"]
+
+
+def test_cells_that_a_later_version_of_the_sweep_replaced_are_left_out(run_maker: Maker) -> None:
+    old, new, other = run_maker("old", seed=1), run_maker("new", seed=1), run_maker("other", seed=0)
+    os.utime(old / "status.json", (1, 1))
+    study = Study(load_runs([old, new, other]))
+    assert [run.name for run in study.runs] == ["new", "other"]
+    assert study.notes[0] == "old is left out: new has the same coordinates in the sweep and is newer."
 
 
 def test_rows_hold_means_over_seeds_and_compare_with_the_reference(sweep_folder: Path) -> None:
