@@ -140,7 +140,9 @@ class RetrieverModule(L.LightningModule):
         for name, term in self.terms.items():
             logged[f"train/{name}/weight"] = term.weight_at(step)
         if self.gradient_share_every and step % self.gradient_share_every == 0:
-            logged |= {f"train/{k}/gradient_share": v for k, v in self.gradient_shares(features, weighted).items()}
+            shares = {f"train/{k}/gradient_share": v for k, v in self.gradient_shares(features, weighted).items()}
+            for logger in self.loggers:  # log() would repeat a measurement at every step up to the next one
+                logger.log_metrics(shares, step=step)
         logged["train/logit_scale"] = float(features.logit_scale.detach())
         logged["train/lr"] = float(self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"])  # type: ignore[union-attr]
         self.log_dict(logged, batch_size=batch["image"].shape[0])
@@ -244,8 +246,8 @@ class RetrieverModule(L.LightningModule):
         self._images, self._queries, self._embedded = RowCollector(), RowCollector(), None
         evaluation = getattr(getattr(self.trainer, "datamodule", None), "evaluation", None)
         self._embedding_evaluation = evaluation
-        if evaluation is None or self.trainer.sanity_checking:
-            return
+        if evaluation is None or (self.trainer.sanity_checking and not math.isinf(self.trainer.num_sanity_val_steps)):
+            return  # a sanity check of a few batches has no table to fill; one of all is an evaluation like any other
         mine = torch.arange(self.global_rank, len(evaluation.queries), _world_size())
         for index in mine.split(self.query_batch_size):
             tokens = self.retriever.tokenize([evaluation.queries[i] for i in index.tolist()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,9 @@ class AxisCallback(pl.Callback, ABC):
         """Write what is no scalar (tables, pictures); rank 0 only."""
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Evaluate, log, record."""
+        """Evaluate, log, record; also the starting retriever, where ``trainer.num_sanity_val_steps`` is -1."""
+        if trainer.sanity_checking and not math.isinf(trainer.num_sanity_val_steps):
+            return
         embedded: EmbeddedSet = pl_module.embedded_set()  # type: ignore[operator]
         step = trainer.global_step
         records = list(self.evaluate(embedded, step)) if trainer.is_global_zero else []
