@@ -36,7 +36,10 @@ class HuggingFaceTokenizer:
 
 
 class HuggingFaceRetriever(Retriever):
-    """Any transformers model that has ``get_image_features`` and ``get_text_features``.
+    """A transformers model that has ``get_image_features`` and ``get_text_features``.
+
+    Captions go in without a mask, which is right for CLIP, whose causal tower reads off a token before the padding, and
+    for SigLIP, which was trained with its padding in sight; not for models that mask theirs.
 
     Args:
         pretrained: a folder written by ``save_pretrained`` (model, tokenizer and image processor), or a name on the
@@ -84,7 +87,6 @@ class HuggingFaceRetriever(Retriever):
             # A processor that resizes to the shortest edge crops the middle afterwards; the others ignore the aspect.
             resize_mode="shortest" if "shortest_edge" in dict(processor.size) else "squash",
         )
-        # SigLIP was trained with its padding seen; CLIP's padding comes after the token that is read off.
         for name, parameter in self.named_parameters():
             tower = self.tower_of(name)
             if (tower == "image" and lock_image) or (tower == "text" and lock_text):
@@ -134,7 +136,7 @@ class HuggingFaceRetriever(Retriever):
         return "image" if part.startswith(("vision", "visual")) else "text"
 
     def save_weights(self, path: str) -> None:
-        """Write the weights as safetensors, under transformers' names."""
+        """Write the weights as a ``model.safetensors`` for a folder in transformers' form."""
         save_file({name: tensor.contiguous().clone() for name, tensor in self.model.state_dict().items()}, path)
 
 

@@ -331,7 +331,11 @@ class RetrieverModule(L.LightningModule):
         return self.retriever.tower_of(name.removeprefix("retriever.")) if name.startswith("retriever.") else "head"
 
     def _total_steps(self) -> int:
-        total = self.schedule_config.total_steps or self.trainer.estimated_stepping_batches
+        # The trainer's estimate makes the training loader, here before a checkpoint is restored: a stream that starts
+        # where the trainer stands would start anew. So it is the last one to be asked.
+        total: float = self.schedule_config.total_steps or self.trainer.max_steps
+        if total <= 0:
+            total = self.trainer.estimated_stepping_batches
         if not math.isfinite(total) or total <= 0:
             raise ModelError("the length of the run is unknown: set trainer.max_steps or model.schedule.total_steps")
         return int(total)

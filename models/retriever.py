@@ -120,4 +120,4 @@ class Retriever(nn.Module, ABC):
 
     @abstractmethod
     def save_weights(self, path: str) -> None:
-        """Write the weights as safetensors in the form that ``pretrained`` reads."""
+        """Write the weights as safetensors, under the names that the model's own library reads."""

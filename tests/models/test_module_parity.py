@@ -9,10 +9,10 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
-from tiny_retriever import CAPTIONS, TinyData, make_batch, random_images, tiny, trainer
+from tiny_retriever import CAPTIONS, SharesKept, TinyData, make_batch, random_images, tiny, trainer
 
 from losses import InfoNCE, RankHinge, TwinConsistency
-from models import LossTerm, RetrieverModule
+from models import LossTerm
 
 QUERIES = tuple(CAPTIONS[:5])
 GALLERY = 11
@@ -38,6 +38,7 @@ class Record(Callback):
         saved = {
             "gradients": self.gradients,
             "figures": self.figures,
+            "shares": pl_module.shares,
             "image": embedded.image,
             "text": embedded.text,
         }
@@ -55,7 +56,7 @@ def run(folder: Path, world: int) -> list[dict[str, Any]]:
         "hinge": LossTerm(RankHinge(two_sided=True, p=0.7), 0.5),
         "twins": LossTerm(TwinConsistency(teacher="frozen"), 0.3),
     }
-    module = RetrieverModule(retriever, losses, gradient_share_every=1)
+    module = SharesKept(retriever, losses, gradient_share_every=1)
     data = TinyData(batches, random_images(GALLERY, 16, seed=5), QUERIES, twin_share=0.4)
     strategy: Any = "auto" if world == 1 else DDPStrategy(process_group_backend="gloo", start_method="spawn")
     trainer(folder, devices=world, strategy=strategy, max_steps=3, callbacks=[Record(folder)]).fit(module, data)
@@ -88,9 +89,13 @@ def test_figures_are_those_of_one_process(runs: tuple[dict[str, Any], list[dict[
     for rank in together:
         for expected, found in zip(alone["figures"], rank["figures"], strict=True):
             assert found.keys() == expected.keys()
-            assert {"train/contrastive/infonce", "train/hinge/gradient_share"} <= found.keys()
+            assert {"train/contrastive/infonce", "train/hinge/rank_hinge"} <= found.keys()
             for name, value in expected.items():
                 assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+        assert rank["shares"].keys() == {0, 1, 2}
+        for step, shares in rank["shares"].items():
+            assert shares == pytest.approx(alone["shares"][step], rel=1e-3)
+            assert min(shares.values()) > 0.01
 
 
 def test_gallery_is_whole_on_every_rank(runs: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:

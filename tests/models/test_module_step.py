@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from tiny_retriever import TinyData, make_batch, tiny, trainer
+from lightning.pytorch.loggers import CSVLogger
+from tiny_retriever import SharesKept, TinyData, make_batch, tiny, trainer
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from losses import Features, InfoNCE, Loss, RankHinge, TwinConsistency
-from models import LossTerm, ModelError, OptimizerConfig, RetrieverModule, WeightSchedule
+from models import LossTerm, ModelError, OptimizerConfig, RetrieverModule, ScheduleConfig, WeightSchedule
 
 
 class Probe(Loss):
@@ -132,23 +135,26 @@ def test_terms_are_weighted_summed_and_logged(tmp_path: Path) -> None:
 
 def test_gradient_share_against_its_closed_form(tmp_path: Path) -> None:
     retriever = tiny(tmp_path)
-    module = module_with(retriever, i=LossTerm(Squared("image", 3.0), 2.0), t=Squared("text", 2.0), none=Probe(1.0))
-    row = fit(tmp_path, module, TinyData([make_batch(retriever)])).rows[0]
+    losses = {
+        "i": LossTerm(Squared("image", 3.0), 2.0),
+        "t": LossTerm(Squared("text", 2.0)),
+        "none": LossTerm(Probe(1.0)),
+    }
+    module = SharesKept(retriever, losses)
+    fit(tmp_path, module, TinyData([make_batch(retriever)]))
     # Rows are unit vectors, so the gradients' norms are 6, 2 and 0 times sqrt(8).
-    shares = [row[f"train/{name}/gradient_share"] for name in ("i", "t", "none")]
-    assert shares == pytest.approx([0.75, 0.25, 0.0])
+    assert module.shares == {0: pytest.approx({"i": 0.75, "t": 0.25, "none": 0.0})}
 
 
-def test_gradient_share_is_measured_at_its_steps_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("every", "steps"), [(2, [0, 2]), (0, [])])
+def test_gradient_share_is_logged_at_its_steps_only(tmp_path: Path, every: int, steps: list[int]) -> None:
     retriever = tiny(tmp_path)
-    calls: list[int] = []
-    for every, expected in ((2, [0, 2]), (0, [])):
-        calls.clear()
-        module = RetrieverModule(retriever, {"c": LossTerm(InfoNCE())}, gradient_share_every=every)
-        measure = module.gradient_shares
-        module.gradient_shares = lambda f, w, m=measure: (calls.append(f.step), m(f, w))[1]  # type: ignore[method-assign]
-        fit(tmp_path, module, TinyData([make_batch(retriever)] * 4), steps=4)
-        assert calls == expected
+    module = RetrieverModule(retriever, {"c": LossTerm(InfoNCE())}, gradient_share_every=every)
+    logger = CSVLogger(tmp_path, name="", version="")
+    trainer(tmp_path, max_steps=4, logger=logger).fit(module, TinyData([make_batch(retriever)] * 4))
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    measured = {int(row["step"]): float(v) for row in rows if (v := row.get("train/c/gradient_share"))}
+    assert measured == dict.fromkeys(steps, 1.0)
 
 
 def test_a_term_that_overflows_on_another_rank_names_itself(tmp_path: Path) -> None:
@@ -242,3 +248,44 @@ def test_training_lowers_the_loss_and_repeats_bit_for_bit(tmp_path: Path) -> Non
         assert rows[-1]["train/c/infonce"] < 0.8 * rows[0]["train/c/infonce"]
         ends.append({n: t.clone() for n, t in retriever.state_dict().items()})
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_learning_rate_follows_the_steps_of_the_run(tmp_path: Path) -> None:
+    retriever = tiny(tmp_path)
+    module = RetrieverModule(
+        retriever, {"c": LossTerm(InfoNCE())}, OptimizerConfig(lr=1.0e-3), ScheduleConfig(warmup_steps=2)
+    )
+    rows = fit(tmp_path, module, TinyData([make_batch(retriever)] * 3), steps=6).rows  # two epochs of three batches
+    assert [row["train/lr"] / 1e-3 for row in rows] == pytest.approx(
+        [0.5, 1.0, 1.0, 0.8535534, 0.5, 0.1464466], rel=1e-5
+    )
+
+
+def test_a_run_without_an_end_is_refused(tmp_path: Path) -> None:
+    class Endless(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            while True:
+                yield make_batch(retriever)
+
+    retriever = tiny(tmp_path)
+    loader: DataLoader[Any] = DataLoader(Endless(), batch_size=None)
+    with pytest.raises(ModelError, match=r"trainer\.max_steps"):
+        trainer(tmp_path, max_steps=-1, max_epochs=5).fit(module_with(retriever, c=InfoNCE()), loader)
+
+
+def test_the_loader_is_made_where_a_resumed_run_stands(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    class Data(TinyData):
+        def train_dataloader(self) -> Any:
+            assert self.trainer is not None
+            made.append(self.trainer.global_step)
+            return super().train_dataloader()
+
+    retriever = tiny(tmp_path)
+    first = trainer(tmp_path, max_steps=2)
+    first.fit(module_with(retriever, c=InfoNCE()), Data([make_batch(retriever)] * 4))
+    first.save_checkpoint(tmp_path / "two.ckpt")
+    again = module_with(tiny(tmp_path), c=InfoNCE())
+    trainer(tmp_path, max_steps=4).fit(again, Data([make_batch(retriever)] * 4), ckpt_path=tmp_path / "two.ckpt")
+    assert made == [0, 2]

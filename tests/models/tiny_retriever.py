@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from models import OpenClipRetriever
+from models import OpenClipRetriever, RetrieverModule
 
 TEXT = {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2}
 VISION: dict[str, dict[str, Any]] = {
@@ -114,6 +114,18 @@ class TinyData(L.LightningDataModule):
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+class SharesKept(RetrieverModule):
+    """Keeps the gradient shares that it measures, by step."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.shares: dict[int, dict[str, float]] = {}
+
+    def gradient_shares(self, features: Any, weighted: dict[str, Tensor]) -> dict[str, float]:
+        self.shares[features.step] = super().gradient_shares(features, weighted)
+        return self.shares[features.step]
 
 
 def _loader(batches: list[dict[str, Any]]) -> DataLoader[Any]:
