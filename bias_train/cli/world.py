@@ -16,19 +16,27 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--offset", type=int, default=0, help="number of the first scene: splits must not overlap")
     parser.add_argument("--seed", type=int, default=0, help="of the world (default: %(default)s)")
     parser.add_argument("--size", type=int, default=32, help="side of the pictures in pixels (default: %(default)s)")
+    parser.add_argument(
+        "--cleanliness", type=float, default=0.5, help="how clean generated pictures are, 0 to 1 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--fingerprint", type=float, default=3.0, help="RMS of their fingerprint in grey levels (default: %(default)s)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the shards that OUT holds")
     options = parser.parse_args(argv)
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from datamodules.world import World, write_world
+    from datamodules.world import World, WorldGenerator, write_world
 
+    generator = WorldGenerator("world-gen", options.fingerprint, options.cleanliness)
+    world = World(seed=options.seed, size=options.size, generators=(generator,))
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as progress:
         task = progress.add_task(f"rendering {options.out}", total=options.samples)
         write_world(
             options.out,
             samples=options.samples,
-            world=World(seed=options.seed, size=options.size),
+            world=world,
             split_offset=options.offset,
             overwrite=options.overwrite,
             on_sample=lambda done: progress.update(task, completed=done),
