@@ -52,15 +52,15 @@ def test_the_module_is_built_from_yaml(tmp_path: Path) -> None:
     assert (module.schedule_config.warmup_steps, module.schedule_config.decay) == (5, "cosine")
 
 
-@pytest.mark.parametrize("name", ["tiny32", "tiny64"])
-def test_tiny_configurations_train(name: str) -> None:
+@pytest.mark.parametrize(("name", "side"), [("tiny32", 48), ("tiny64", 64)])
+def test_tiny_configurations_train(name: str, side: int) -> None:
     config = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     options = config["model"]["retriever"]["init_args"]
     options["config"] = str(CONFIGS.parents[1] / options["config"])
     config["model"]["losses"] = {"contrastive": {"weight": 1.0, "loss": {"class_path": "losses.InfoNCE"}}}
     retriever = build(config).retriever
     assert isinstance(retriever, OpenClipRetriever)
-    assert retriever.image_size == (int(name[-2:]),) * 2
+    assert retriever.image_size == (side, side)
     batch = make_batch(retriever)
     (retriever.encode_image(batch["image"]) * retriever.encode_text(batch["tokens"])).sum().backward()
     without = [n for n, p in retriever.named_parameters() if p.grad is None and n != "model.logit_scale"]
