@@ -50,7 +50,8 @@ def write_examples(
     pictures: list[list[Image.Image]] = []
     best = scores.topk(min(top, scores.shape[1]), dim=1)
     for row, query in enumerate(queries):
-        results, shown = [], []
+        results: list[dict[str, Any]] = []
+        shown: list[Image.Image] = []
         for score, place in zip(best.values[row].tolist(), best.indices[row].tolist(), strict=True):
             item = int(rows[place])
             thumbnail = _thumbnail(evaluation, item)
