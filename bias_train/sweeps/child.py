@@ -55,6 +55,7 @@ def run_cell(target: str, argv: list[str], folder: Path, threads: int | None) ->
     code = 1
     try:
         _limit_threads(threads)
+        _be_relaunchable(argv)
         resolve(target)(argv)
         code = 0
     except SystemExit as error:
@@ -109,6 +110,12 @@ def _end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True, name="end-with-parent").start()
+
+
+def _be_relaunchable(argv: list[str]) -> None:
+    """Look like ``bias-train fit ARGV``: Lightning starts a node's other ranks by running the main module again."""
+    sys.argv = ["bias-train", "fit", *argv]
+    sys.modules["__main__"] = importlib.import_module("bias_train.cli.main")
 
 
 def _limit_threads(threads: int | None) -> None:
