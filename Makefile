@@ -36,7 +36,7 @@ format: $(VENV)/ready
 	$(RUN)/ruff format .
 
 bench: $(VENV)/ready
-	$(RUN)/python -m pytest tests/benchmarks -m "" -s
+	$(RUN)/python -m pytest tests/benchmarks -q -o python_files='bench_*.py'
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \
