@@ -7,7 +7,6 @@ import resource
 import signal
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -119,39 +118,6 @@ def test_a_failed_run_says_so(train: Train, tmp_path: Path) -> None:
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert status["state"] == "failed"
     assert "NaN" in status["error"]
-
-
-def test_a_loss_of_ones_own_needs_no_change_here(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "site" / "my_losses"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(
-        textwrap.dedent(
-            """
-            from torch import Tensor
-
-            from losses import Features, Loss
-
-
-            class SquaredGap(Loss):
-                needs_twin = True
-
-                def __init__(self, margin: float = 0.0) -> None:
-                    super().__init__()
-                    self.margin = margin
-
-                def forward(self, features: Features) -> dict[str, Tensor]:
-                    real, generated, paired = features.sources_of_pairs()
-                    gap = (features.text * (generated - real)).sum(dim=1)[features.local]
-                    return {"squared_gap": features.mean_over((gap.abs() - self.margin).relu() ** 2, paired)}
-            """
-        )
-    )
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    loss = "{class_path: my_losses.SquaredGap, init_args: {margin: 0.1}}"
-    folder = train(
-        "--model.losses={contrastive: {weight: 1.0, loss: losses.InfoNCE}, mine: {weight: 2.0, loss: " + loss + "}}"
-    )
-    assert any(row.get("train/mine/squared_gap") for row in rows(folder / "metrics.csv"))
 
 
 def test_wandb_offline_keeps_one_run_over_a_restart(train: Train) -> None:
