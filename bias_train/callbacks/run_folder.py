@@ -71,9 +71,10 @@ class RunFolder(pl.Callback):
         name = self.folder / "checkpoints" / f"step={trainer.global_step}.ckpt"
         if not name.exists():
             trainer.save_checkpoint(name)  # collective
-        if trainer.is_global_zero:
-            for older in self.folder.glob("checkpoints/*.ckpt"):
-                if older != name and not trainer.interrupted:
+        if trainer.is_global_zero and not trainer.interrupted:
+            pl_module.retriever.save_weights(str(self.folder / "retriever.safetensors"))  # type: ignore[union-attr,operator]
+            for older in self.folder.glob("checkpoints/step=*.ckpt"):
+                if older != name:
                     older.unlink()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -76,6 +76,17 @@ def test_a_stopped_run_goes_on_to_the_same_end(train: Train) -> None:
         torch.testing.assert_close(value, states[1][name], rtol=0, atol=0)
 
 
+def test_the_trained_retriever_starts_the_next_run(train: Train) -> None:
+    first = train(name="first")
+    weights = f"--model.retriever.pretrained={first / 'retriever.safetensors'}"
+    second = train(weights, "--trainer.num_sanity_val_steps=-1", name="second")
+
+    def figures(folder: Path, step: str) -> list[dict[str, str]]:
+        return [{**record, "step": ""} for record in rows(folder / "records.csv") if record["step"] == step]
+
+    assert figures(second, "0") == figures(first, "6")
+
+
 def test_a_finished_run_is_not_overwritten(train: Train) -> None:
     train()
     with pytest.raises(RunError, match=r"holds a run already.*--resume auto"):
