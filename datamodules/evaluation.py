@@ -185,7 +185,14 @@ class EvaluationStream(IterableDataset[dict[str, Any]]):
 
     def _pictures(self, rows: Ints) -> torch.Tensor:
         corpus, keys = self.evaluation.corpus, self.evaluation.keys
-        pictures = [
-            decode_and_fit(corpus.read(int(self.evaluation.picture[row])), self.image_size, keys[row]) for row in rows
-        ]
+        try:
+            pictures = [
+                decode_and_fit(corpus.read(int(self.evaluation.picture[row])), self.image_size, keys[row])
+                for row in rows
+            ]
+        except DataError as error:
+            raise DataError(
+                f"evaluation: {error}; a figure without it would be about another gallery, so mend or leave out the "
+                "sample (`bias-train shards inspect --decode` finds all that are broken)"
+            ) from error
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.loggers import WandbLogger
 
 from bias_train.records import Record, RecordsFile
 from models.embedded import EmbeddedSet
@@ -49,12 +48,6 @@ class AxisCallback(pl.Callback, ABC):
             if folder is not None:
                 RecordsFile(folder / "records.csv").append(records)
             self.show(embedded, step, folder, trainer)
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Name this axis's keys to W&B, so that its panels have the step as their axis."""
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-                logger.experiment.define_metric("bias/*", step_metric="trainer/global_step")
 
 
 def run_folder(trainer: pl.Trainer) -> Path | None:

@@ -184,6 +184,11 @@ def test_evaluation_asks_every_caption_and_shows_every_picture(shards: Path) -> 
         assert sorted(evaluation.source[evaluation.target == target]) == [0, 1]
 
 
+def test_a_corrupt_picture_in_the_evaluation_is_named(broken: Path) -> None:
+    with pytest.raises(DataError, match=r"evaluation: photo-003: cannot be decoded.*inspect --decode"):
+        list(module(broken).val_dataloader())
+
+
 def test_checkpoints_of_another_plan_are_refused(shards: Path) -> None:
     state = module(shards).state_dict()
     other = MixedSourceDataModule(train=[str(shards)], batch_size=16, share=0.5, twin_share=0.25, image_size=16)
