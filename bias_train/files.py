@@ -20,5 +20,5 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+    """Write JSON atomically, keys in the order in which they come: that of a sweep's axes has a meaning."""
+    write_text(path, json.dumps(value, indent=1) + "\n")

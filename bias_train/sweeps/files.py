@@ -1,4 +1,4 @@
-"""Small files of a run folder that many processes may read while one writes them."""
+"""Reading the small files of a run folder, which another process may be writing."""
 
 from __future__ import annotations
 
@@ -6,13 +6,6 @@ import json
 import os
 from pathlib import Path
 from typing import Any
-
-from bias_train.files import write_text
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write JSON atomically, keys in the order in which they come: that of the axes has a meaning."""
-    write_text(path, json.dumps(document, indent=1) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -24,11 +24,12 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from bias_train.files import write_json
 from bias_train.sweeps import child
 from bias_train.sweeps.cells import Cell
 from bias_train.sweeps.claim import LOCK
 from bias_train.sweeps.errors import SweepError
-from bias_train.sweeps.files import last_lines, read_json, write_json
+from bias_train.sweeps.files import last_lines, read_json
 from bias_train.sweeps.spec import SetupStep
 from bias_train.sweeps.status import LOG, STATUS, read_status, record_failure, record_interruption
 

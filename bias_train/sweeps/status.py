@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from bias_train.files import write_json
 from bias_train.sweeps.cells import Cell
 from bias_train.sweeps.claim import LOCK, is_claimed
-from bias_train.sweeps.files import last_lines, read_json, write_json
+from bias_train.sweeps.files import last_lines, read_json
 
 State = Literal["pending", "running", "interrupted", "done", "failed"]
 STATUS = "status.json"
