@@ -154,13 +154,6 @@ class MixingPlan:
         return pools
 
     @property
-    def samples_per_epoch(self) -> int:
-        """Slots in which every photo is met once, at this share."""
-        if self.spec.mode == "replace" or self.spec.share == 1.0:
-            return len(self._pools[0]) or sum(map(len, self._pools[1:]))
-        return round(len(self._pools[0]) / (1.0 - self.spec.share))
-
-    @property
     def fingerprint(self) -> str:
         """Hash of the specification and of the shards' contents; equal fingerprints mean equal slots."""
         return self.fingerprint_parts["plan"]
