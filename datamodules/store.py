@@ -1,0 +1,129 @@
+"""Where the files of a shard set lie: a folder here, or somewhere else with a cache in between."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from datamodules.errors import DataError, SampleError
+
+
+class ShardInfo(NamedTuple):
+    """One tar of a shard set.
+
+    Attributes:
+        name: path relative to the set's folder.
+        samples: samples indexed in it.
+        bytes: its size.
+        sha256: hexadecimal checksum.
+    """
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+class Store(Protocol):
+    """Gives out a shard set's files. Pickled into loader workers, so it carries no locks, threads or open files."""
+
+    @property
+    def location(self) -> str:
+        """For people: a folder's path, or a URL without credentials."""
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What this process asked for so far: "hits", "misses", "evictions", "retries", "bytes"."""
+
+    def open(self, shard: ShardInfo) -> int:
+        """Open a complete shard for reading, fetched first where it lies elsewhere.
+
+        Returns:
+            A file descriptor, the caller's to close.
+
+        Raises:
+            SampleError: naming the shard, where it cannot be had or is not the one that was indexed.
+        """
+
+    def prefetch(self, shards: Sequence[ShardInfo]) -> None:
+        """Begin to bring these close, without waiting."""
+
+    def check(self, shards: Sequence[ShardInfo]) -> None:
+        """Look, without reading them, whether the shards are those that were indexed.
+
+        Raises:
+            DataError: naming the shard that is missing or changed.
+        """
+
+
+class FolderStore:
+    """A folder of this machine or of a file system that it mounts.
+
+    Args:
+        folder: the shards' folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def location(self) -> str:
+        """The folder's path."""
+        return str(self.folder)
+
+    def open(self, shard: ShardInfo) -> int:
+        """Open a shard that is as long as it was when it was indexed."""
+        path = self.folder / shard.name
+        try:
+            number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            raise SampleError("unreadable", f"{path}: cannot be read ({error.strerror})") from error
+        size = os.fstat(number).st_size
+        if size != shard.bytes:
+            os.close(number)
+            raise SampleError(
+                "checksum", f"{path}: has {size} bytes but had {shard.bytes} when it was indexed; {reindex(self.folder)}"
+            )
+        return number
+
+    def prefetch(self, shards: Sequence[ShardInfo]) -> None:
+        """Ask the operating system to read whole shards into its cache, front to back."""
+        if sum(shard.bytes for shard in shards) > _available_memory() // 4:
+            return  # would push out of memory what is about to be read
+        for shard in shards:
+            try:
+                number = self.open(shard)
+            except SampleError:
+                continue  # said where the shard is really needed
+            try:
+                os.posix_fadvise(number, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(number)
+
+    def check(self, shards: Sequence[ShardInfo]) -> None:
+        """Compare the sizes of the shards on disk with what was indexed."""
+        for shard in shards:
+            path = self.folder / shard.name
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise DataError(
+                    f"{path}: the index lists this shard but it is not there; bring it back, or {reindex(self.folder)}"
+                ) from error
+            if size != shard.bytes:
+                raise DataError(
+                    f"{path}: has {size} bytes but had {shard.bytes} when it was indexed; {reindex(self.folder)}"
+                )
+
+
+def reindex(location: object) -> str:
+    """What to run where a set and its index disagree."""
+    return f"run `bias-train shards index {location}`"
+
+
+def _available_memory() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
