@@ -12,7 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from bias_train.checkpoints import newest_checkpoint
+from bias_train.checkpoints import AtomicCheckpointIO, damage_of, newest_checkpoint
 from bias_train.csv_metrics import CSVMetrics
 from bias_train.errors import RunError
 from bias_train.files import write_json, write_text
@@ -69,8 +69,10 @@ class RunFolder(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the last step where the schedule of checkpoints missed it, and the retriever alone."""
         name = self.folder / "checkpoints" / f"step={trainer.global_step}.ckpt"
-        if not name.exists():
-            trainer.save_checkpoint(name)  # collective
+        # Saving is collective, and the first rank alone knows what it has written.
+        if trainer.strategy.broadcast(not _is_saved(trainer, name)):
+            trainer.save_checkpoint(name)
+            _is_saved(trainer, name)
         if trainer.is_global_zero and not trainer.interrupted:
             pl_module.retriever.save_weights(str(self.folder / "retriever.safetensors"))  # type: ignore[union-attr,operator]
             for older in self.folder.glob("checkpoints/step=*.ckpt"):
@@ -102,6 +104,18 @@ class RunFolder(pl.Callback):
         )
 
 
+def _is_saved(trainer: pl.Trainer, checkpoint: Path) -> bool:
+    """Whether this start has written, or come from, a checkpoint; waits for what is being written.
+
+    A file of that name may also be an earlier start's, which went another way.
+    """
+    writer = trainer.strategy.checkpoint_io
+    assert isinstance(writer, AtomicCheckpointIO)
+    writer.wait()
+    known = [path for path in (writer.last, trainer.ckpt_path) if path is not None]
+    return any(Path(path).resolve() == checkpoint.resolve() for path in known)
+
+
 def environment(trainer: pl.Trainer) -> dict[str, Any]:
     """Describe what a run runs on."""
     packages = {}
@@ -128,13 +142,14 @@ def resume_point(folder: Path, resume: str) -> Path | None:
 
     Args:
         folder: run folder.
-        resume: "none", "auto" (the folder's newest checkpoint, if any) or a checkpoint's path.
+        resume: "none", "auto" (the folder's newest whole checkpoint, if any) or a checkpoint's path.
 
     Returns:
         The checkpoint, None to start anew.
 
     Raises:
-        RunError: if the folder holds a run and ``resume`` is "none", or the named file is missing.
+        RunError: if the folder holds a run and ``resume`` is "none", the named file is missing or damaged, or every
+            checkpoint of the folder is damaged.
     """
     if resume == "none":
         if (folder / "status.json").exists():
@@ -147,4 +162,10 @@ def resume_point(folder: Path, resume: str) -> Path | None:
     path = Path(resume)
     if not path.is_file():
         raise RunError(f"--resume {path}: no such checkpoint; use --resume auto to go on from the run folder's newest")
+    damage = damage_of(path)
+    if damage is not None:
+        raise RunError(
+            f"--resume {path}: the checkpoint is damaged ({damage}); use --resume auto to go on from the run folder's "
+            "newest whole one"
+        )
     return path

@@ -19,11 +19,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from bias_train.callbacks.run_folder import RunFolder, resume_point
-from bias_train.checkpoints import AtomicCheckpointIO
+from bias_train.checkpoints import AsyncCheckpointIO, AtomicCheckpointIO
 from bias_train.cli.includes import expand_includes
 from bias_train.csv_metrics import CSVMetrics
 from bias_train.errors import RunError
-from bias_train.files import write_text
+from bias_train.files import write_text_once
 from bias_train.paths import find_config
 from models.module import RetrieverModule
 
@@ -65,6 +65,9 @@ class FitCLI(LightningCLI):
         parser.add_argument(
             "--checkpoint_every", type=int | None, default=None, help="steps between checkpoints; null: each validation"
         )
+        parser.add_argument(
+            "--checkpoint_async", type=bool, default=False, help="write checkpoints while training goes on"
+        )
         parser.add_argument("--include", type=list[str], default=[], help="configurations to build on (read before)")
         parser.add_class_arguments(LoggingConfig, "logging")
         # So that a configuration may set an option of the data before another names the data's class.
@@ -97,7 +100,7 @@ class FitCLI(LightningCLI):
                 filename="step={step}",
                 auto_insert_metric_name=False,
                 every_n_train_steps=config.checkpoint_every or _interval(options),
-                save_top_k=1,
+                save_top_k=-1,  # removing older ones is the writer's part, which knows when the new one is on disk
                 enable_version_counter=False,
             ),
             # A bar that redraws itself is for a terminal; a log file gets a line now and then.
@@ -106,7 +109,10 @@ class FitCLI(LightningCLI):
         return super().instantiate_trainer(
             callbacks=callbacks,
             logger=_loggers(folder, config.logging),
-            plugins=[*(options.plugins or []), AtomicCheckpointIO()],
+            plugins=[
+                *(options.plugins or []),
+                AsyncCheckpointIO() if config.checkpoint_async else AtomicCheckpointIO(),
+            ],
             default_root_dir=str(folder),
             **kwargs,
         )
@@ -134,8 +140,7 @@ def _wandb(folder: Path, options: Any) -> WandbLogger:
         raise RunError(f"logging.wandb_mode must be offline or online, got {options.wandb_mode!r}")
     # One id per run folder, written before training starts: every restart is the same W&B run.
     file = folder / "wandb_id.txt"
-    if not file.exists():
-        write_text(file, secrets.token_hex(4) + "\n")
+    write_text_once(file, secrets.token_hex(4) + "\n")
     os.environ.setdefault("WANDB_SILENT", "true")
     return WandbLogger(
         name=folder.name,
