@@ -1,30 +1,48 @@
-"""All pictures of one or more shard sets as flat arrays, and which picture is whose twin."""
+"""All pictures of one or more shard sets under one numbering, and which picture is whose twin."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from datamodules.errors import DataError
-from datamodules.hashing import mix, string_id
+from datamodules.hashing import mix
 from datamodules.index import ShardIndex
 from datamodules.sample import Sample
+from datamodules.store import ShardInfo
 
 Ints = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.integer[Any]]
 
 REAL = "real"
+
+
+class _ClassTwins(NamedTuple):
+    """How the samples of each class are matched with a source's pictures of that class.
+
+    Attributes:
+        pool: [n] the source's pictures, class by class, in a fixed random order within each.
+        start: [L + 1] where each class begins in the pool.
+        rank: [S] a sample's place among those of its class that need a twin, -1 for the others.
+    """
+
+    pool: Ints
+    start: Ints
+    rank: Codes
 
 
 @dataclass(frozen=True)
 class Catalogue:
     """Pictures and samples of several shard sets under one numbering.
 
-    V pictures (anchors and views), S samples. Codes of sources and labels are those of this catalogue.
+    V pictures (anchors and views), S samples. Codes of sources and labels are those of this catalogue. Where there is
+    one shard set, most arrays are parts of its mapped index and cost no memory of their own.
 
     Attributes:
         indexes: the shard sets.
@@ -35,8 +53,6 @@ class Catalogue:
         picture_view: [V] code into ``view_names``; "" is the anchor.
         view_names: names of views.
         anchor: [S] picture id of each sample's anchor.
-        sample_set: [S] which shard set.
-        sample_row: [S] row in that set's index.
         sample_shard: [S] shard number, unique over all sets.
         sample_label: [S] label code, -1 for none.
         caption_count: [S] captions of each sample.
@@ -46,18 +62,16 @@ class Catalogue:
     indexes: tuple[ShardIndex, ...]
     sources: tuple[str, ...]
     labels: tuple[str, ...]
-    picture_sample: Ints
-    picture_source: Ints
-    picture_view: Ints
+    picture_sample: Codes
+    picture_source: Codes
+    picture_view: Codes
     view_names: tuple[str, ...]
     anchor: Ints
-    sample_set: Ints
-    sample_row: Ints
-    sample_shard: Ints
-    sample_label: Ints
-    caption_count: Ints
+    sample_shard: Codes
+    sample_label: Codes
+    caption_count: Codes
     group: Ints
-    _pairing_cache: dict[tuple[int, int], Ints] = field(default_factory=dict, repr=False, compare=False)
+    _twins: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, indexes: Sequence[ShardIndex]) -> Catalogue:
@@ -67,37 +81,38 @@ class Catalogue:
         sources = (REAL, *sorted({name for index in indexes for name in index.sources} - {REAL}))
         labels = tuple(sorted({name for index in indexes for name in index.labels}))
         views = tuple(sorted({name for index in indexes for name in index.view_names} | {""}))
-        parts: dict[str, list[Ints]] = {
-            name: [] for name in ("ps", "pc", "pv", "an", "ss", "sr", "sh", "sl", "cc", "gr")
-        }
-        samples = pictures = shards = 0
-        for number, index in enumerate(indexes):
-            count = len(index.keys)
-            start = np.asarray(index.view_start, dtype=np.int64)
-            recode_source = np.array([sources.index(name) for name in index.sources], dtype=np.int64)
-            recode_label = np.array([labels.index(name) for name in index.labels] + [-1], dtype=np.int64)
-            recode_view = np.array([views.index(name) for name in index.view_names], dtype=np.int64)
-            parts["ps"].append(np.repeat(np.arange(count), np.diff(start)) + samples)
-            parts["pc"].append(recode_source[np.asarray(index.view_source, dtype=np.int64)])
-            parts["pv"].append(recode_view[np.asarray(index.view_name, dtype=np.int64)])
-            parts["an"].append(start[:-1] + pictures)
-            parts["ss"].append(np.full(count, number))
-            parts["sr"].append(np.arange(count))
-            parts["sh"].append(np.asarray(index.shard, dtype=np.int64) + shards)
-            parts["sl"].append(recode_label[np.asarray(index.label, dtype=np.int64)])
-            parts["cc"].append(np.asarray(index.caption_count, dtype=np.int64))
-            parts["gr"].append(_group_ids(index))
-            samples, pictures, shards = samples + count, pictures + int(start[-1]), shards + len(index.shards)
-        joined = {name: np.concatenate(values).astype(np.int64) for name, values in parts.items()}
+        first_sample = np.cumsum([0, *(len(index) for index in indexes)])
+        first_picture = np.cumsum([0, *(len(index.offset) for index in indexes)])
+        first_shard = np.cumsum([0, *(len(index.shards) for index in indexes)])
+        narrow = np.int32 if first_sample[-1] < 2**31 else np.int64
+        owner = [
+            np.repeat(np.arange(n, n + len(index), dtype=narrow), np.diff(index.view_start))
+            for index, n in zip(indexes, first_sample, strict=False)
+        ]
         return cls(
-            tuple(indexes), sources, labels, joined["ps"], joined["pc"], joined["pv"], views, joined["an"],
-            joined["ss"], joined["sr"], joined["sh"], joined["sl"], joined["cc"], joined["gr"],
-        )  # fmt: skip
+            tuple(indexes),
+            sources,
+            labels,
+            picture_sample=_joined(owner),
+            picture_source=_joined([_recoded(index.view_source, index.sources, sources) for index in indexes]),
+            picture_view=_joined([_recoded(index.view_name, index.view_names, views) for index in indexes]),
+            view_names=views,
+            anchor=_joined([_shifted(i.view_start[:-1], n) for i, n in zip(indexes, first_picture, strict=False)]),
+            sample_shard=_joined([_shifted(i.shard, n) for i, n in zip(indexes, first_shard, strict=False)]),
+            sample_label=_joined([_recoded(index.label, index.labels, labels) for index in indexes]),
+            caption_count=_joined([index.caption_count for index in indexes]),
+            group=_joined([index.group for index in indexes]),
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., Catalogue], tuple[Any, ...]]:
+        # A loader worker maps the indexes anew instead of being sent copies of what they hold.
+        return Catalogue.of, (self.indexes,)
 
     @cached_property
-    def photos(self) -> Ints:
+    def photos(self) -> Codes:
         """Samples whose anchor is a real photo: [P] sample ids."""
-        return np.flatnonzero(self.picture_source[self.anchor] == 0)
+        found = np.flatnonzero(self.picture_source[self.anchor] == 0)
+        return found.astype(np.int32) if len(self.anchor) < 2**31 else found
 
     def pictures_of(self, source: int) -> Ints:
         """Every picture of one source: [n] picture ids."""
@@ -111,79 +126,143 @@ class Catalogue:
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
+    # Twins -----------------------------------------------------------------------------------------------------------
+
     @cached_property
     def has_views(self) -> bool:
         """Whether any photo has a generated twin in its own sample."""
-        generated = self.picture_source > 0
+        generated = np.flatnonzero(self.picture_source > 0)
         return bool(np.any(self.picture_source[self.anchor[self.picture_sample[generated]]] == 0))
 
-    def twins(self, generator: int, epoch: int) -> Ints:
-        """Find each sample's twin of one source.
+    def twins(self, source: int, samples: Codes, epoch: Codes | int) -> Ints:
+        """Find samples' twins of one source.
 
         Where a photo's own sample holds a view of that source, that is the twin. Otherwise, where classes are labelled
         and no sample holds twins, twins are paired within a class: the class's photos and its generated pictures are
         each put in a fixed random order and matched in turn, shifted by the epoch so that every match is met.
 
         Args:
-            generator: source code of the twin; 0 asks for the photo of a generated anchor.
-            epoch: pass over the photos, for the shift.
+            source: source code of the twin; 0 asks for the photo of a generated anchor.
+            samples: [n] sample ids.
+            epoch: passes over the photos before this one, for the shift: [n] or one for all.
 
         Returns:
-            [S] picture id of the twin, -1 where there is none.
+            [n] picture ids, -1 where there is none.
         """
-        if self.has_views:
-            return self._view_twins(generator)
-        return self._class_twins(generator, epoch)
+        if source not in self._twins:
+            self._twins[source] = self._view_twins(source) if self.has_views else self._class_twins(source)
+        table = self._twins[source]
+        if not isinstance(table, _ClassTwins):
+            return np.asarray(table[samples], dtype=np.int64)
+        label, rank = self.sample_label[samples], table.rank[samples].astype(np.int64)
+        size = np.where(label >= 0, np.diff(table.start)[label], 0) if len(self.labels) else np.zeros_like(rank)
+        found = np.full(len(rank), -1, dtype=np.int64)
+        some = np.flatnonzero((size > 0) & (rank >= 0))
+        turn = (rank + epoch)[some] % size[some]
+        found[some] = table.pool[table.start[label[some]] + turn]
+        return found
 
-    def _view_twins(self, source: int) -> Ints:
-        if (source, -1) not in self._pairing_cache:
-            found = np.full(len(self.anchor), -1, dtype=np.int64)
-            pictures = self.pictures_of(source)
-            # Written back to front, so that the first view of a source wins where a sample holds several.
-            found[self.picture_sample[pictures[::-1]]] = pictures[::-1]
-            self._pairing_cache[source, -1] = found
-        return self._pairing_cache[source, -1]
+    def _view_twins(self, source: int) -> Codes:
+        found: Codes = np.full(len(self.anchor), -1, dtype=np.int32 if len(self.picture_source) < 2**31 else np.int64)
+        pictures = self.pictures_of(source)
+        # Written back to front, so that the first view of a source wins where a sample holds several.
+        found[self.picture_sample[pictures[::-1]]] = pictures[::-1]
+        return found
 
-    def _class_twins(self, source: int, epoch: int) -> Ints:
-        if (source, epoch) not in self._pairing_cache:
-            found = np.full(len(self.anchor), -1, dtype=np.int64)
-            candidates = self.pictures_of(source)
-            label_of_candidate = self.sample_label[self.picture_sample[candidates]]
-            order = np.argsort(mix(candidates, 1), kind="stable")
-            candidates, label_of_candidate = candidates[order], label_of_candidate[order]
-            for label in range(len(self.labels)):
-                pool = candidates[label_of_candidate == label]
-                members = np.flatnonzero((self.sample_label == label) & (self.picture_source[self.anchor] != source))
-                if len(pool):
-                    rank = np.argsort(np.argsort(mix(members, 2), kind="stable"), kind="stable")
-                    found[members] = pool[(rank + epoch) % len(pool)]
-            for stale in [key for key in self._pairing_cache if key[0] == source and key[1] < epoch - 2]:
-                del self._pairing_cache[stale]
-            self._pairing_cache[source, epoch] = found
-        return self._pairing_cache[source, epoch]
+    def _class_twins(self, source: int) -> _ClassTwins:
+        pool = self.pictures_of(source)
+        label = self.sample_label[self.picture_sample[pool]]
+        order = np.lexsort((mix(pool, 1), label))
+        pool, label = pool[order], label[order]
+        start = np.searchsorted(label, np.arange(len(self.labels) + 1))
+        members = np.flatnonzero((self.picture_source[self.anchor] != source) & (self.sample_label >= 0))
+        order = np.lexsort((mix(members, 2), self.sample_label[members]))
+        members, its_label = members[order], self.sample_label[members][order]
+        first = np.searchsorted(its_label, np.arange(len(self.labels) + 1))
+        rank = np.full(len(self.anchor), -1, dtype=np.int32)
+        rank[members] = np.arange(len(members)) - first[its_label]
+        return _ClassTwins(pool, start, rank)
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _first_sample(self) -> Ints:
+        return np.cumsum([0, *(len(index) for index in self.indexes)])
+
+    @cached_property
+    def _first_picture(self) -> Ints:
+        return np.cumsum([0, *(len(index.offset) for index in self.indexes)])
+
+    @cached_property
+    def _first_shard(self) -> Ints:
+        return np.cumsum([0, *(len(index.shards) for index in self.indexes)])
+
+    def _place(self, sample: int) -> tuple[ShardIndex, int]:
+        number = int(np.searchsorted(self._first_sample, sample, side="right")) - 1
+        return self.indexes[number], int(sample) - int(self._first_sample[number])
 
     def read(self, picture: int) -> bytes:
-        """Read one picture's encoded bytes."""
-        sample = self.picture_sample[picture]
-        index = self.indexes[self.sample_set[sample]]
-        local = int(picture - self.anchor[sample] + index.view_start[self.sample_row[sample]])
-        shard = int(index.shard[self.sample_row[sample]])
-        return index.read_bytes(shard, int(index.offset[local]), int(index.size[local]))
+        """Read one picture's encoded bytes.
+
+        Raises:
+            SampleError: if they cannot be read or are not those that were indexed.
+        """
+        number = int(np.searchsorted(self._first_picture, picture, side="right")) - 1
+        index, at = self.indexes[number], int(picture) - int(self._first_picture[number])
+        shard = int(self.sample_shard[self.picture_sample[picture]]) - int(self._first_shard[number])
+        return index.read_picture(shard, int(index.offset[at]), int(index.size[at]), int(index.crc[at]))
+
+    def captions(self, picture: int) -> tuple[str, ...]:
+        """What is true of a picture: its own captions, or its anchor's."""
+        sample = int(self.picture_sample[picture])
+        index, row = self._place(sample)
+        return index.captions(row, int(picture) - int(self.anchor[sample]))
 
     def sample(self, sample: int) -> Sample:
         """Read one sample's description."""
-        return self.indexes[self.sample_set[sample]].sample(int(self.sample_row[sample]))
+        index, row = self._place(sample)
+        return index.sample(row)
+
+    def key(self, sample: int) -> str:
+        """A sample's key."""
+        index, row = self._place(sample)
+        return index.keys[row]
 
     def name(self, picture: int) -> str:
         """Name a picture for people: its sample's key and, for a view, ``.view``."""
-        sample = self.picture_sample[picture]
-        key = str(self.indexes[self.sample_set[sample]].keys[self.sample_row[sample]])
+        key = self.key(int(self.picture_sample[picture]))
         view = self.view_names[self.picture_view[picture]]
         return f"{key}.{view}" if view else key
 
+    def shard_name(self, shard: int) -> str:
+        """Name a shard, by the number that it has in ``sample_shard``."""
+        index, info = self._shard(shard)
+        return f"{index.store.location}/{info.name}"
 
-def _group_ids(index: ShardIndex) -> Ints:
-    group = np.asarray(index.group)
-    if np.issubdtype(group.dtype, np.integer):
-        return group.astype(np.int64)
-    return np.fromiter((string_id(str(name)) for name in group), dtype=np.int64, count=len(group))
+    def prefetch(self, shards: Ints) -> None:
+        """Begin to bring shards close, without waiting: [n] numbers as in ``sample_shard``."""
+        for number, index in enumerate(self.indexes):
+            low, high = self._first_shard[number], self._first_shard[number + 1]
+            here = shards[(shards >= low) & (shards < high)] - low
+            if len(here):
+                index.store.prefetch([index.shards[shard] for shard in here.tolist()])
+
+    def _shard(self, shard: int) -> tuple[ShardIndex, ShardInfo]:
+        number = int(np.searchsorted(self._first_shard, shard, side="right")) - 1
+        return self.indexes[number], self.indexes[number].shards[shard - int(self._first_shard[number])]
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _shifted(numbers: Any, by: int) -> Any:
+    return numbers if by == 0 else numbers + by
+
+
+def _recoded(codes: Any, names: Sequence[str], order: Sequence[str]) -> Any:
+    """Codes of one table of names as codes of another; -1 stays."""
+    if tuple(names) == tuple(order):
+        return codes
+    table = np.array([order.index(name) for name in names] + [-1], dtype=codes.dtype)
+    return table[codes]

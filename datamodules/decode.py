@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import simplejpeg
 from PIL import Image
 
-from datamodules.errors import DataError
+from datamodules.errors import DataError, SampleError
 
 Picture = npt.NDArray[np.uint8]
 
@@ -53,6 +54,11 @@ class Augmentation:
         if not 0.0 <= self.flip <= 1.0:
             raise DataError(f"data.augment.flip must lie in [0, 1], got {self.flip}")
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether pictures are left as they are."""
+        return self.scale == (1.0, 1.0) and self.flip == 0.0
+
     def draw(self, u: npt.NDArray[np.float64]) -> Crop:
         """Make a crop of four uniform numbers in [0, 1)."""
         low, high = self.scale
@@ -72,27 +78,31 @@ def decode(data: bytes, name: str = "picture", *, min_side: int = 0) -> Picture:
         [H, W, 3] uint8, RGB.
 
     Raises:
-        DataError: naming the picture, where it is corrupt or larger than ``MAX_PIXELS``.
+        SampleError: where it is corrupt ("undecodable") or larger than ``MAX_PIXELS`` ("oversized").
     """
     try:
         if data[:2] == b"\xff\xd8":
             height, width, _, _ = simplejpeg.decode_jpeg_header(data)
             if height * width > MAX_PIXELS:
-                raise DataError(f"{name}: {width} x {height} pixels is over the limit of {MAX_PIXELS}")
+                raise _oversized(name, width, height)
             return simplejpeg.decode_jpeg(
                 data, "RGB", min_height=min_side, min_width=min_side, min_factor=1, fastdct=False, fastupsample=False
             )
         with Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{name}: {image.width} x {image.height} pixels is over the limit of {MAX_PIXELS}")
+                raise _oversized(name, image.width, image.height)
             return np.asarray(image.convert("RGB"))
-    except DataError:
+    except SampleError:
         raise
     except Exception as error:  # decoders raise whatever they please on corrupt data
-        raise DataError(f"{name}: cannot be decoded ({error})") from error
+        raise SampleError("undecodable", f"{name}: cannot be decoded ({error})") from error
 
 
-def fit(picture: Picture, size: tuple[int, int], crop: Crop | None = None) -> Picture:
+def _oversized(name: str, width: int, height: int) -> SampleError:
+    return SampleError("oversized", f"{name}: {width} x {height} pixels is over the limit of {MAX_PIXELS}")
+
+
+def fit(picture: Picture, size: tuple[int, int], crop: Crop | None = None, out: Picture | None = None) -> Picture:
     """Cut the centre to the aspect of ``size``, take the crop of it, and resize.
 
     Both sources go through the same path whatever their geometry, so that it does not betray them.
@@ -101,12 +111,15 @@ def fit(picture: Picture, size: tuple[int, int], crop: Crop | None = None) -> Pi
         picture: [H, W, 3] uint8.
         size: height and width to come out.
         crop: part of the centre cut to keep, None for all of it.
+        out: [size[0], size[1], 3] uint8, contiguous, to write to; None makes a new one.
 
     Returns:
-        [size[0], size[1], 3] uint8, contiguous.
+        ``out``, or a new picture of that shape.
     """
     height, width = picture.shape[:2]
     out_height, out_width = size
+    if out is None:
+        out = np.empty((out_height, out_width, 3), dtype=np.uint8)
     scale = min(height / out_height, width / out_width)
     cut_height, cut_width = out_height * scale, out_width * scale
     top, left = (height - cut_height) / 2, (width - cut_width) / 2
@@ -116,19 +129,22 @@ def fit(picture: Picture, size: tuple[int, int], crop: Crop | None = None) -> Pi
     y0, x0 = round(top), round(left)
     y1, x1 = max(round(top + cut_height), y0 + 1), max(round(left + cut_width), x0 + 1)
     part = picture[y0:y1, x0:x1]
-    if part.shape[:2] != size:
+    if part.shape[:2] == size:
+        out[...] = part
+    else:
         shrinking = part.shape[0] >= out_height and part.shape[1] >= out_width
-        resized = cv2.resize(
-            part, (out_width, out_height), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
+        cv2.resize(
+            part, (out_width, out_height), dst=out, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
         )
-        part = np.asarray(resized, dtype=np.uint8)
     if crop is not None and crop.mirror:
-        part = part[:, ::-1]
-    return np.ascontiguousarray(part)
+        out[...] = out[:, ::-1].copy()
+    return out
 
 
-def decode_and_fit(data: bytes, size: tuple[int, int], name: str = "picture", crop: Crop | None = None) -> Picture:
+def decode_and_fit(
+    data: bytes, size: tuple[int, int], name: str = "picture", crop: Crop | None = None, out: Picture | None = None
+) -> Picture:
     """Decode at the smallest sufficient DCT scale, then :func:`fit`."""
     share = min(crop.height, crop.width) if crop is not None else 1.0
     # The decoder's floor is on both sides, which holds for the centre cut and for the crop inside it.
-    return fit(decode(data, name, min_side=int(np.ceil(max(size) / share))), size, crop)
+    return fit(decode(data, name, min_side=math.ceil(max(size) / share)), size, crop, out)

@@ -16,8 +16,8 @@ class SampleError(DataError):
 
     Attributes:
         kind: ``undecodable``: no decoder makes a picture of it; ``oversized``: it claims more pixels than are allowed;
-            ``checksum``: the bytes are not those that were indexed; ``unreadable``: its shard is gone, cut off or cannot
-            be fetched; ``no caption``: nothing describes it.
+            ``checksum``: the bytes are not those that were indexed; ``unreadable``: its shard is gone, cut off or
+            cannot be fetched; ``no caption``: nothing describes it.
     """
 
     def __init__(self, kind: Kind, message: str) -> None:

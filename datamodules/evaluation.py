@@ -104,7 +104,7 @@ def evaluation_set(
         asked = samples[catalogue.picture_source[catalogue.anchor[samples]] == 0]
         if len(asked) == 0:
             asked = samples
-        captions = [catalogue.sample(int(s)).captions for s in asked]
+        captions = [catalogue.captions(int(picture)) for picture in catalogue.anchor[asked]]
         queries = [text for texts in captions for text in texts]
         counts = np.array([len(texts) for texts in captions])
         query_target = np.repeat(target_of[asked], counts)
@@ -116,7 +116,7 @@ def evaluation_set(
         tuple(catalogue.name(int(p)) for p in picture),
         picture,
         target.astype(np.int64),
-        catalogue.picture_source[picture],
+        catalogue.picture_source[picture].astype(np.int64),
         catalogue.sources,
         tuple(queries),
         query_target.astype(np.int64),
@@ -185,14 +185,13 @@ class EvaluationStream(IterableDataset[dict[str, Any]]):
 
     def _pictures(self, rows: Ints) -> torch.Tensor:
         corpus, keys = self.evaluation.corpus, self.evaluation.keys
+        pictures = np.empty((len(rows), *self.image_size, 3), dtype=np.uint8)
         try:
-            pictures = [
-                decode_and_fit(corpus.read(int(self.evaluation.picture[row])), self.image_size, keys[row])
-                for row in rows
-            ]
+            for place, row in zip(pictures, rows, strict=True):
+                decode_and_fit(corpus.read(int(self.evaluation.picture[row])), self.image_size, keys[row], out=place)
         except DataError as error:
             raise DataError(
                 f"evaluation: {error}; a figure without it would be about another gallery, so mend or leave out the "
                 "sample (`bias-train shards inspect --decode` finds all that are broken)"
             ) from error
-        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+        return torch.from_numpy(pictures).permute(0, 3, 1, 2)

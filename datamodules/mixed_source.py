@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+from collections import Counter
 from collections.abc import Sequence
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import torch
 from torch.utils.data import DataLoader
 
 from datamodules.catalogue import Catalogue
@@ -98,7 +100,9 @@ class MixedSourceDataModule(pl.LightningDataModule):
         self.plan: MixingPlan | None = None
         self.evaluation: EvaluationSet | None = None
         self.start = 0
-        self.seen = self.skipped = 0
+        self.seen = 0
+        self.skips: Counter[str] = Counter()
+        self.delivered: Counter[str] = Counter()
         self._restored: dict[str, Any] | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -170,17 +174,25 @@ class MixedSourceDataModule(pl.LightningDataModule):
         if skipped is None:
             return batch
         self.seen += len(batch["image"]) + len(batch["twin"])
-        self.skipped += len(skipped)
-        for message in skipped[:3]:
-            log.warning("replaced a picture that could not be read: %s", message)
+        self.skips.update(skip.kind for skip in skipped)
+        assert self.plan is not None
+        counts = torch.bincount(batch["source"], minlength=len(self.plan.catalogue.sources)).tolist()
+        self.delivered.update(dict(zip(self.plan.catalogue.sources, counts, strict=True)))
+        for skip in skipped[:3]:
+            log.warning("replaced a picture that could not be read: %s", skip.message)
         # A tiny count says little about the share: the first thousand pictures may hold a few bad ones.
         if self.skipped > max(self.max_bad_share * self.seen, self.max_bad_share * 1000):
             raise DataError(
                 f"{self.skipped} of {self.seen} training pictures could not be read, more than data.max_bad_share = "
-                f"{self.max_bad_share:g} allows; the last: {skipped[-1]}. Look with `bias-train shards inspect "
+                f"{self.max_bad_share:g} allows; the last: {skipped[-1].message}. Look with `bias-train shards inspect "
                 "--decode`, mend the shards, or raise data.max_bad_share"
             )
         return batch
+
+    @property
+    def skipped(self) -> int:
+        """Pictures replaced so far on this rank because they could not be used."""
+        return self.skips.total()
 
     def state_dict(self) -> dict[str, Any]:
         """State for a checkpoint: what was consumed, and the plan it was consumed under."""

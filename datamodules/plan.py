@@ -15,13 +15,17 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.catalogue import Catalogue, Ints
+from datamodules.catalogue import Catalogue, Codes, Ints
 from datamodules.errors import DataError
 from datamodules.hashing import generator, mix, uniform
+from datamodules.order import ShuffledOrder
 from datamodules.quota import Quota
 
 Mode = Literal["replace", "add", "unpaired"]
 Composition = Literal["mixed", "per_device_source", "per_batch_source"]
+
+# Of the rules that turn a specification into slots: raised when they change, so that no run goes on under other rules.
+_RELEASE = "2"
 
 # What a hash is drawn for; part of every key, so that draws for different ends are independent.
 _PRIORITY, _CAPTION, _TWIN, _TWIN_SOURCE, _ORDER, _SPARE, _BLOCKS = range(1, 8)
@@ -44,7 +48,8 @@ class MixSpec:
             that divides the batch. A device batch that is a union of blocks is exact too, so ranks should divide it.
         twin_share: share of anchors that carry their twin from the other source, for losses that compare the two.
         missing_twins: ``error``: refuse photos without a twin where one is needed; ``skip``: leave those photos out.
-        shuffle_shards: shards whose samples are shuffled together; more mixes better, fewer reads more sequentially.
+        shuffle_shards: shards (or stretches of 10,000 samples of larger ones) whose samples are shuffled together; more
+            mixes better, fewer reads more sequentially.
         seed: of every draw.
     """
 
@@ -69,12 +74,14 @@ class Slots:
         sample: [B] sample whose captions describe it.
         caption: [B] which of that sample's captions.
         twin: [B] picture id of the twin that goes along, -1 for none.
+        epoch: [B] passes over its pool that were complete before this one.
     """
 
     picture: Ints
     sample: Ints
     caption: Ints
     twin: Ints
+    epoch: Ints
 
 
 class MixingPlan:
@@ -97,11 +104,13 @@ class MixingPlan:
         if spec.batch_size % self.blocks:
             raise DataError(f"data.blocks = {self.blocks} does not divide data.batch_size = {spec.batch_size}")
         self._generators, weights = self._generator_weights()
-        self._quota = Quota.of([1.0 - spec.share, *(spec.share * weight for weight in weights)])
-        self._twin_quota = Quota.of([1.0 - spec.twin_share, spec.twin_share])
+        shares = [1.0 - spec.share, *(spec.share * weight for weight in weights)]
+        self._quota = Quota.of(shares, spec.batch_size // self.blocks if spec.composition == "mixed" else 1)
+        self._twin_quota = Quota.of([1.0 - spec.twin_share, spec.twin_share], spec.batch_size // self.blocks)
         self.skipped_photos = 0
         self._pools = self._make_pools()
-        self._orders: dict[tuple[int, int], Ints] = {}
+        self._orders = [self._order(number) for number in range(len(self._pools))]
+        self._spares: dict[int, Ints] = {}
 
     def _generator_weights(self) -> tuple[list[int], list[float]]:
         held = self.catalogue.sources[1:]
@@ -123,14 +132,14 @@ class MixingPlan:
             return [], []
         return [self.catalogue.sources.index(name) for name in wanted], [w / total for w in wanted.values()]
 
-    def _make_pools(self) -> list[Ints]:
+    def _make_pools(self) -> list[Codes]:
         """Pool 0 holds photos (sample ids); in ``add`` and ``unpaired`` pool j holds generator j's picture ids."""
         photos = self.catalogue.photos
         share, needs_twins = self.spec.share, self.spec.mode == "replace" and self.spec.share > 0
         if needs_twins or (self.spec.twin_share > 0 and self.spec.missing_twins == "skip"):
             lacking = np.zeros(len(photos), dtype=bool)
             for code in self._generators:
-                lacking |= self.catalogue.twins(code, 0)[photos] < 0
+                lacking |= self.catalogue.twins(code, photos, 0) < 0
             if lacking.any():
                 if self.spec.missing_twins == "error":
                     first = self.catalogue.name(int(self.catalogue.anchor[photos[lacking][0]]))
@@ -147,7 +156,7 @@ class MixingPlan:
             raise DataError(
                 "the shards of data.train hold no photos that could be used; check data.train and data.missing_twins"
             )
-        pools = [photos]
+        pools: list[Codes] = [photos]
         if self.spec.mode != "replace":
             for code in self._generators:
                 pools.append(self.catalogue.pictures_of(code))
@@ -162,34 +171,33 @@ class MixingPlan:
     def fingerprint_parts(self) -> dict[str, str]:
         """What the fingerprint is made of, to name a difference between two plans."""
         parts = {key: json.dumps(value, sort_keys=True) for key, value in asdict(self.spec).items()}
+        parts["order"] = _RELEASE
         parts["shards"] = self.catalogue.digest
         text = json.dumps(parts, sort_keys=True)
         return {**parts, "plan": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
-    def _order(self, pool: int, epoch: int) -> Ints:
-        """Permute one pool for one epoch; the last two epochs are remembered, since a batch can straddle them."""
-        if (pool, epoch) not in self._orders:
-            self._orders = {key: order for key, order in self._orders.items() if key[0] != pool or key[1] == epoch - 1}
-            self._orders[pool, epoch] = self._make_order(pool, epoch)
-        return self._orders[pool, epoch]
-
-    def _make_order(self, pool: int, epoch: int) -> Ints:
-        """Put shards in random order and shuffle samples within runs of them."""
+    def _order(self, pool: int) -> ShuffledOrder:
         items = self._pools[pool]
         samples = items if pool == 0 else self.catalogue.picture_sample[items]
-        _, shard = np.unique(self.catalogue.sample_shard[samples], return_inverse=True)
-        rng = generator(self.spec.seed, _ORDER, pool, epoch)
-        window = rng.permutation(int(shard.max()) + 1)[shard] // max(self.spec.shuffle_shards, 1)
-        return items[np.lexsort((rng.random(len(items)), window))]
+        shard = self.catalogue.sample_shard[samples]
+        return ShuffledOrder(shard, self.spec.shuffle_shards, self.spec.seed, _ORDER, pool)
 
     def _draw(self, pool: int, draws: Ints) -> tuple[Ints, Ints]:
         """Take the k-th item of a pool's endless stream for each k in ``draws``; return items and their epochs."""
-        epoch, place = np.divmod(draws, len(self._pools[pool]))
-        items = np.empty_like(draws)
-        for value in np.unique(epoch):
-            here = epoch == value
-            items[here] = self._order(pool, int(value))[place[here]]
-        return items, epoch
+        places, epoch = self._orders[pool].take(draws)
+        return self._pools[pool][places].astype(np.int64), epoch
+
+    def shards_ahead(self, step: int) -> Ints:
+        """Shards that a batch and the ones soon after it are read from, the nearest first: numbers of the catalogue."""
+        totals = np.array([step * self.spec.batch_size])
+        if self.spec.mode != "replace":
+            totals = np.array([self._drawn_before(step, pool) for pool in range(len(self._pools))])
+        parts = [
+            order.shards_ahead(int(total))
+            for order, total, due in zip(self._orders, totals, self._quota.parts, strict=False)
+            if order.length and (due or self.spec.mode == "replace")
+        ]
+        return np.unique(np.concatenate(parts)) if len(parts) > 1 else parts[0]
 
     def slots(self, step: int) -> Slots:
         """Fill one global batch.
@@ -207,20 +215,18 @@ class MixingPlan:
         caption = (uniform(self.spec.seed, _CAPTION, sample, epoch) * self.catalogue.caption_count[sample]).astype(
             np.int64
         )
-        return Slots(picture, sample, caption, self._twins(step, picture, sample, epoch))
+        return Slots(picture, sample, caption, self._twins(step, picture, sample, epoch), epoch)
 
     def _source_counts(self, step: int) -> Ints:
         """How many anchors of each source stand in each block of a batch: [blocks, 1 + generators]."""
-        batch, blocks = self.spec.batch_size, self.blocks
-        size = batch // blocks
-        if self.spec.composition == "mixed":
-            edges = step * batch + np.arange(blocks + 1, dtype=np.int64) * size
-            return np.diff(self._quota.cumulative(edges), axis=0)
+        blocks, size = self.blocks, self.spec.batch_size // self.blocks
         if self.spec.composition == "per_batch_source":
             return np.repeat(self._quota.between(step, step + 1)[None] * size, blocks, axis=0)
-        counts = np.diff(self._quota.cumulative(step * blocks + np.arange(blocks + 1, dtype=np.int64)), axis=0) * size
+        counts = np.diff(self._quota.cumulative(step * blocks + np.arange(blocks + 1, dtype=np.int64)), axis=0)
+        if self.spec.composition == "mixed":
+            return counts
         # Rotated, so that no rank is bound to one source for the whole run.
-        return counts[generator(self.spec.seed, _BLOCKS, step).permutation(blocks)]
+        return counts[generator(self.spec.seed, _BLOCKS, step).permutation(blocks)] * size
 
     def _replace(self, step: int) -> tuple[Ints, Ints, Ints]:
         batch = self.spec.batch_size
@@ -236,7 +242,7 @@ class MixingPlan:
                 begin = 0
                 for which, end in enumerate(counts[block]):
                     places = starts[block] + rank[block, begin:end]
-                    picture[places] = self._twin_of(self._generators[which], sample[places], epoch[places])
+                    picture[places] = self.catalogue.twins(self._generators[which], sample[places], epoch[places])
                     begin = end
         return picture, sample, epoch
 
@@ -261,18 +267,11 @@ class MixingPlan:
         """How many pictures of a source all earlier batches took."""
         batch, size = self.spec.batch_size, self.spec.batch_size // self.blocks
         unit, count = {
-            "mixed": (1, step * batch),
+            "mixed": (1, step * self.blocks),
             "per_device_source": (size, step * self.blocks),
             "per_batch_source": (batch, step),
         }[self.spec.composition]
         return int(self._quota.cumulative(count)[source]) * unit
-
-    def _twin_of(self, source: int, sample: Ints, epoch: Ints) -> Ints:
-        found = np.empty_like(sample)
-        for value in np.unique(epoch):
-            here = epoch == value
-            found[here] = self.catalogue.twins(source, int(value))[sample[here]]
-        return found
 
     def _twins(self, step: int, picture: Ints, sample: Ints, epoch: Ints) -> Ints:
         batch = self.spec.batch_size
@@ -280,7 +279,7 @@ class MixingPlan:
         if self.spec.twin_share == 0:
             return twin
         size = batch // self.blocks
-        edges = step * batch + np.arange(self.blocks + 1, dtype=np.int64) * size
+        edges = step * self.blocks + np.arange(self.blocks + 1, dtype=np.int64)
         wanted = np.diff(self._twin_quota.cumulative(edges), axis=0)[:, 1]
         slot = step * batch + np.arange(batch, dtype=np.int64)
         rank = uniform(self.spec.seed, _TWIN, slot).reshape(self.blocks, size).argsort(axis=1, kind="stable")
@@ -295,7 +294,7 @@ class MixingPlan:
             twin[here] = (
                 self._photo_of(sample[here], epoch[here])
                 if source == 0
-                else self._twin_of(source, sample[here], epoch[here])
+                else self.catalogue.twins(source, sample[here], epoch[here])
             )
         return twin
 
@@ -303,23 +302,24 @@ class MixingPlan:
         """The photo behind a generated anchor: the sample's own, or one of its class."""
         anchor = self.catalogue.anchor[sample]
         own = self.catalogue.picture_source[anchor] == 0
-        return np.where(own, anchor, self._twin_of(0, sample, epoch))
+        return np.where(own, anchor, self.catalogue.twins(0, sample, epoch))
 
-    def spare(self, step: int, position: int, attempt: int) -> tuple[int, int, int]:
+    def spare(self, step: int, position: int, attempt: int, source: int) -> tuple[int, int, int]:
         """Choose what stands in for a broken picture; pure, so every rank count makes the same choice.
 
         Args:
             step: global batch.
             position: slot in the global batch.
             attempt: from 0, higher where spares are broken too.
+            source: code of the broken picture's source; the spare is of the same, so that the ratio holds.
 
         Returns:
-            ``(picture, sample, caption)`` of a sample of the same source as the slot's, so that the ratio holds.
+            ``(picture, sample, caption)``.
         """
-        slots = self.slots(step)
-        source = int(self.catalogue.picture_source[slots.picture[position]])
         draw = mix(self.spec.seed, _SPARE, step * self.spec.batch_size + position, attempt)
-        pictures = self.catalogue.pictures_of(source)
+        if source not in self._spares:
+            self._spares[source] = self.catalogue.pictures_of(source)
+        pictures = self._spares[source]
         picture = int(pictures[int(draw % np.uint64(len(pictures)))])
         sample = int(self.catalogue.picture_sample[picture])
         caption = int(draw >> np.uint64(32)) % max(int(self.catalogue.caption_count[sample]), 1)

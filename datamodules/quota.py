@@ -1,15 +1,20 @@
-"""Exact shares by cumulative rounding, in integers.
+"""Exact shares: how many slots of each block every source is given, in integers.
 
-After n slots, ``round(n * r)`` of them belong to generated pictures, the rest to photos. Hence any run of consecutive
-slots holds the floor or the ceiling of its due, and the running total never strays from ``n * r`` by more than half a
-sample, however long the run. Several generators share out the generated slots in the same way, by halves: their
-running totals stray by at most one sample for two generators, and for more where their shares are alike.
+Every block of ``size`` slots holds the floor or the ceiling of each source's due (its largest-remainder quota, the
+remainders rotating from block to block), and no running total ever strays from its due by a whole sample, however long
+the run. For two sources that is rounding: after n slots the second has had round(n * share). For more it is the
+proportionate-fair scheduling problem: in every block some sources, as many as are left over, get one slot more, and a
+source's k-th extra slot must fall within a window of blocks. The PD2 rule (Anderson and Srinivasan, "Mixed Pfair/ERfair
+scheduling of asynchronous periodic tasks", 2004) always finds such a schedule; it repeats, so one period is a table.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -17,24 +22,32 @@ import numpy.typing as npt
 
 from datamodules.errors import DataError
 
-# Shares are held as whole parts of this many, so that counts are exact at any slot (floats lose slots after 2**53).
-_PARTS = 10**6
+# Shares that are no short fractions are held to whole parts of this many, so that counts are exact at any slot (floats
+# lose slots after 2**53): a millionth for two sources, and for more a ten-thousandth, which bounds the table.
+_FINE, _COARSE = 10**6, 10**4
 
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Quota:
-    """Shares of several sources, as whole parts of a million; the first is that of photos."""
+    """Shares of several sources over blocks of slots.
+
+    Attributes:
+        parts: share of each source, as whole parts of their sum; the first is that of photos.
+        size: slots in a block.
+    """
 
     parts: tuple[int, ...]
+    size: int = 1
 
     @classmethod
-    def of(cls, shares: Sequence[float]) -> Quota:
+    def of(cls, shares: Sequence[float], size: int = 1) -> Quota:
         """Make a quota from shares.
 
         Args:
             shares: [J] floats in [0, 1] that sum to 1 (within 1e-6).
+            size: slots in a block.
 
         Raises:
             DataError: if a share lies outside [0, 1] or they do not sum to 1.
@@ -43,37 +56,83 @@ class Quota:
             raise DataError(f"shares must lie in [0, 1], got {list(shares)}")
         if abs(sum(shares) - 1.0) > 1e-6:
             raise DataError(f"shares must sum to 1, got {list(shares)}, which sum to {sum(shares):g}")
-        edges = [0, *(round(edge * _PARTS) for edge in np.cumsum(shares)[:-1].tolist()), _PARTS]
-        return cls(tuple(high - low for low, high in pairwise(edges)))
+        fractions = [Fraction(share).limit_denominator(_COARSE) for share in shares]
+        whole = math.lcm(*(fraction.denominator for fraction in fractions))
+        close = all(abs(float(fraction) - share) < 1e-9 for fraction, share in zip(fractions, shares, strict=True))
+        if close and whole <= _COARSE and sum(fractions) == 1:
+            return cls(tuple(int(fraction * whole) for fraction in fractions), size)
+        whole = _FINE if sum(share > 0 for share in shares) <= 2 else _COARSE
+        edges = [0, *(round(edge * whole) for edge in np.cumsum(shares)[:-1].tolist()), whole]
+        return cls(tuple(high - low for low, high in pairwise(edges)), size)
 
-    def cumulative(self, slots: int | Ints) -> Ints:
-        """Count what each source has been given after a number of slots.
+    def cumulative(self, blocks: int | Ints) -> Ints:
+        """Count what each source has been given after a number of blocks.
 
         Args:
-            slots: [...] int64, slots so far.
+            blocks: [...] int64, blocks so far.
 
         Returns:
-            [..., J] int64 totals by source, each growing with ``slots``; they sum to ``slots``.
+            [..., J] int64 totals by source; they sum to ``blocks * size``.
         """
-        total = np.asarray(slots, dtype=np.int64)
-        if len(self.parts) == 1:
-            return total[..., None]
-        made = _rounded(total, sum(self.parts[1:]), sum(self.parts))
-        return np.concatenate([(total - made)[..., None], _halves(made, self.parts[1:])], axis=-1)
+        done = np.asarray(blocks, dtype=np.int64)[..., None]
+        base, rest, whole = self._base, self._rest, sum(self.parts)
+        used = np.flatnonzero(rest)
+        extra = np.zeros((*done.shape[:-1], len(self.parts)), dtype=np.int64)
+        if len(used) == 2:
+            extra[..., used[1]] = (done[..., 0] * rest[used[1]] + whole // 2) // whole
+            extra[..., used[0]] = done[..., 0] - extra[..., used[1]]
+        elif len(used):
+            period = len(self._table) - 1
+            extra = done // period * self._table[-1] + self._table[done[..., 0] % period]
+        return done * base + extra
 
     def between(self, start: int, stop: int) -> Ints:
-        """Count what each source is given in slots ``start`` to ``stop`` (exclusive): [J] int64."""
+        """Count what each source is given in blocks ``start`` to ``stop`` (exclusive): [J] int64."""
         return self.cumulative(stop) - self.cumulative(start)
 
+    @property
+    def _base(self) -> Ints:
+        """What every block gives each source for certain."""
+        return np.array(self.parts, dtype=np.int64) * self.size // sum(self.parts)
 
-def _rounded(total: Ints, part: int, whole: int) -> Ints:
-    return (total * part + whole // 2) // whole if whole else np.zeros_like(total)
+    @property
+    def _rest(self) -> Ints:
+        """What is left of each source's due in a block, in parts of a slot."""
+        return np.array(self.parts, dtype=np.int64) * self.size % sum(self.parts)
+
+    @cached_property
+    def _table(self) -> Ints:
+        """Extra slots of each source before each block of one period: [period + 1, J]."""
+        whole, rest = sum(self.parts), self._rest.tolist()
+        period = whole // math.gcd(whole, *rest)
+        extras = sum(rest) // whole
+        taken = [0] * len(rest)
+        table = np.zeros((period + 1, len(rest)), dtype=np.int64)
+        for block in range(period):
+            ready = []
+            for source, part in enumerate(rest):
+                if part and taken[source] * whole // part <= block:
+                    ready.append((*_urgency(taken[source] + 1, part, whole), source))
+            for *_, source in sorted(ready)[:extras]:
+                taken[source] += 1
+            table[block + 1] = taken
+        return table
 
 
-def _halves(total: Ints, parts: tuple[int, ...]) -> Ints:
-    """Share out a running total by repeated halving, so that few roundings add up: [..., len(parts)]."""
-    if len(parts) == 1:
-        return total[..., None]
-    middle = len(parts) // 2
-    right = _rounded(total, sum(parts[middle:]), sum(parts))
-    return np.concatenate([_halves(total - right, parts[:middle]), _halves(right, parts[middle:])], axis=-1)
+def _urgency(number: int, part: int, whole: int) -> tuple[int, int, int]:
+    """PD2's priority of a source's next extra slot; the smallest goes first.
+
+    Its deadline; then whether its window overlaps the next one's; then how long a chain of windows hangs on it, which
+    matters only for sources that are due in at least every other block.
+    """
+    deadline = _ceiling(number * whole, part)
+    overlaps = number * whole % part != 0
+    chain = 0
+    if 2 * part >= whole:
+        idle = whole - part
+        chain = _ceiling(_ceiling(deadline * idle, whole) * whole, idle)
+    return deadline, -int(overlaps), -chain
+
+
+def _ceiling(number: int, divisor: int) -> int:
+    return -(-number // divisor)

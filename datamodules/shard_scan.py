@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import zlib
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,6 @@ from datamodules.sample import ANCHOR, IMAGE_EXTENSIONS, Sample, SchemaVersionEr
 from datamodules.tar_members import Member, TarDamage, walk_tar
 
 _MOST_BYTES = 2**31 - 1  # sizes are int32 in the index
-_MOST_CAPTIONS = 2**15 - 1
 
 
 class CaptionFormat:
@@ -35,7 +36,7 @@ def parse_json(data: bytes, key: str) -> dict[str, Any]:
     """
     try:
         obj = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"sample {key!r}: its json cannot be parsed ({error})") from error
     if not isinstance(obj, dict):
         raise DataError(f"sample {key!r}: its json is no object but {type(obj).__name__}")
@@ -53,6 +54,12 @@ def foreign_captions(obj: dict[str, Any]) -> tuple[str, ...]:
     caption = obj.get("caption")
     found = caption if isinstance(caption, list) else [caption]
     return tuple(text.strip() for text in found if isinstance(text, str) and text.strip())
+
+
+def file_sha256(path: Path) -> str:
+    """Checksum of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -83,7 +90,6 @@ class Scan:
     shard: array[int] = field(default_factory=lambda: array("i"))
     label: array[int] = field(default_factory=lambda: array("i"))
     group: array[int] = field(default_factory=lambda: array("q"))
-    caption_count: array[int] = field(default_factory=lambda: array("h"))
     caption_format: array[int] = field(default_factory=lambda: array("B"))
     json_offset: array[int] = field(default_factory=lambda: array("q"))
     json_size: array[int] = field(default_factory=lambda: array("i"))
@@ -92,6 +98,9 @@ class Scan:
     view_source: array[int] = field(default_factory=lambda: array("h"))
     offset: array[int] = field(default_factory=lambda: array("q"))
     size: array[int] = field(default_factory=lambda: array("i"))
+    crc: array[int] = field(default_factory=lambda: array("I"))
+    caption_end: array[int] = field(default_factory=lambda: array("q"))
+    captions: list[str] = field(default_factory=list)
     labels: Codes = field(default_factory=Codes)
     view_names: Codes = field(default_factory=lambda: Codes({ANCHOR: 0}))
     sources: Codes = field(default_factory=Codes)
@@ -128,6 +137,16 @@ class Scan:
         finally:
             shard.close()
         return len(self.keys) - before
+
+
+def _check_text(key: str, sample: Sample) -> None:
+    """Refuse text that is no Unicode: half a surrogate pair, which JSON can spell and no file can hold."""
+    texts = [key, sample.group, sample.label or "", *sample.captions]
+    texts += [caption for view in sample.views.values() for caption in view.captions or ()]
+    try:
+        "\n".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"sample {key!r}: its text is no Unicode ({error.reason})") from error
 
 
 class _Shard:
@@ -203,6 +222,7 @@ class _Shard:
         if described is None:
             return
         sample, kind, member = described
+        _check_text(key, sample)
         names = [ANCHOR, *(name for name in sample.views if name in pictures)]
         for name in sample.views:
             if name not in pictures:
@@ -215,7 +235,6 @@ class _Shard:
         scan.shard.append(self.number)
         scan.label.append(-1 if sample.label is None else scan.labels[sample.label])
         scan.group.append(string_id(sample.group))
-        scan.caption_count.append(min(len(sample.captions), _MOST_CAPTIONS))
         scan.caption_format.append(kind)
         scan.json_offset.append(member.offset)
         scan.json_size.append(member.size)
@@ -224,6 +243,9 @@ class _Shard:
             scan.view_source.append(scan.sources[sample.views[name].source if name else sample.source])
             scan.offset.append(pictures[name].offset)
             scan.size.append(pictures[name].size)
+            scan.crc.append(zlib.crc32(os.pread(self.file, pictures[name].size, pictures[name].offset)))
+            scan.captions.extend((sample.views[name].captions or ()) if name else sample.captions)
+            scan.caption_end.append(len(scan.captions))
         scan.view_end.append(len(scan.offset))
 
     def _describe(self, key: str, members: dict[str, Member]) -> tuple[Sample, int, Member] | None:

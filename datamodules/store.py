@@ -86,7 +86,8 @@ class FolderStore:
         if size != shard.bytes:
             os.close(number)
             raise SampleError(
-                "checksum", f"{path}: has {size} bytes but had {shard.bytes} when it was indexed; {reindex(self.folder)}"
+                "checksum",
+                f"{path}: has {size} bytes but had {shard.bytes} when it was indexed; {reindex(self.folder)}",
             )
         return number
 
@@ -126,4 +127,8 @@ def reindex(location: object) -> str:
 
 
 def _available_memory() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

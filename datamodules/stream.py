@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from datamodules.decode import Augmentation, Picture, decode_and_fit
-from datamodules.errors import DataError
+from datamodules.decode import Augmentation, Crop, Picture, decode_and_fit
+from datamodules.errors import DataError, SampleError, Skip
 from datamodules.hashing import string_id, uniform
 from datamodules.plan import MixingPlan
 
@@ -32,10 +32,12 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         plan: which picture stands where.
         image_size: height and width of the pictures.
         tokenize: captions to int64 [B, L]; None leaves tokens out.
-        augment: training crops, drawn per slot.
+        augment: training crops, drawn per sample and epoch.
         rank: of this process.
         world_size: processes; must divide the global batch.
         start: global batch to begin with.
+        local_rank: of this process among those of its machine, which share the work of reading ahead.
+        local_world_size: processes of this machine.
     """
 
     plan: MixingPlan
@@ -45,6 +47,8 @@ class MixedStream(IterableDataset[dict[str, Any]]):
     rank: int = 0
     world_size: int = 1
     start: int = 0
+    local_rank: int = 0
+    local_world_size: int = 1
 
     def __post_init__(self) -> None:
         """Check that ranks share the batch evenly."""
@@ -59,89 +63,106 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         info = get_worker_info()
         first, stride = (0, 1) if info is None else (info.id, info.num_workers)
         step = self.start + first
+        asked: set[int] = set()
         while True:
+            asked = self._read_ahead(step, asked, self.local_rank * stride + first, self.local_world_size * stride)
             yield self.batch(step)
             step += stride
+
+    def _read_ahead(self, step: int, asked: set[int], reader: int, readers: int) -> set[int]:
+        """Have this reader's part of the shards that are needed soon brought close; return all that are wanted."""
+        wanted = self.plan.shards_ahead(step)
+        mine = [shard for shard in wanted.tolist() if shard % readers == reader and shard not in asked]
+        if mine:
+            self.plan.catalogue.prefetch(np.array(mine, dtype=np.int64))
+        return set(wanted.tolist())
 
     def batch(self, step: int) -> dict[str, Any]:
         """Make this rank's part of one global batch.
 
         Returns:
-            image uint8 [B, 3, H, W]; tokens int64 [B, L]; caption list of B; source, group, caption_id int64 [B];
-            key list of B; twin uint8 [T, 3, H, W] with twin_index int64 [T] (row of the anchor) and twin_source
-            int64 [T]; skipped: messages about pictures that were replaced because they could not be read.
+            image uint8 [B, 3, H, W], channels last in memory; tokens int64 [B, L]; caption list of B; source, group,
+            caption_id int64 [B]; key list of B; twin uint8 [T, 3, H, W] with twin_index int64 [T] (row of the anchor)
+            and twin_source int64 [T]; skipped: a :class:`Skip` for every picture that was replaced because it could not
+            be read.
         """
         plan, catalogue = self.plan, self.plan.catalogue
         size = plan.spec.batch_size // self.world_size
         slots = plan.slots(step)
-        images, twins, twin_rows, twin_sources, skipped = [], [], [], [], []
-        captions, sources, groups, keys = [], [], [], []
+        mine = slice(self.rank * size, (self.rank + 1) * size)
+        pictures, samples, captions = (x[mine].tolist() for x in (slots.picture, slots.sample, slots.caption))
+        wanted_twins = slots.twin[mine].tolist()
+        crops = self._crops(slots.sample[mine], slots.epoch[mine])
+        images, twins = self._empty(size), self._empty(sum(twin >= 0 for twin in wanted_twins))
+        twin_rows: list[int] = []
+        twin_sources: list[int] = []
+        texts: list[str] = []
+        skipped: list[Skip] = []
         for row in range(size):
-            position = self.rank * size + row
-            picture, sample, caption = (
-                int(slots.picture[position]),
-                int(slots.sample[position]),
-                int(slots.caption[position]),
-            )
-            twin = int(slots.twin[position])
+            picture, sample, caption, twin = pictures[row], samples[row], captions[row], wanted_twins[row]
+            source = int(catalogue.picture_source[picture])
             for attempt in range(_MAX_SPARES):
                 try:
-                    image, text = self._picture(picture, step, position), self._caption(picture, sample, caption)
+                    texts.append(self._caption(picture, sample, caption))
+                    self._fill(images[row], picture, crops[row])
                     break
-                except DataError as error:
-                    skipped.append(str(error))
-                    picture, sample, caption = plan.spare(step, position, attempt)
+                except SampleError as error:
+                    del texts[row:]
+                    skipped.append(Skip(error.kind, str(error)))
+                    position = self.rank * size + row
+                    picture, sample, caption = plan.spare(step, position, attempt, source)
                     # The twin belongs to the picture that was given up.
                     twin = -1
             else:
-                raise DataError(f"{_MAX_SPARES} pictures in a row could not be read, the last: {skipped[-1]}")
+                raise DataError(f"{_MAX_SPARES} pictures in a row could not be read, the last: {skipped[-1].message}")
+            pictures[row], samples[row] = picture, sample
             if twin >= 0:
                 try:
-                    twins.append(self._picture(twin, step, position))
+                    self._fill(twins[len(twin_rows)], twin, crops[row])
                     twin_rows.append(row)
                     twin_sources.append(int(catalogue.picture_source[twin]))
-                except DataError as error:
-                    skipped.append(str(error))
-            images.append(image)
-            captions.append(text)
-            sources.append(int(catalogue.picture_source[picture]))
-            groups.append(int(catalogue.group[sample]))
-            keys.append(catalogue.name(picture))
+                except SampleError as error:
+                    skipped.append(Skip(error.kind, str(error)))
         batch = {
-            "image": _stack(images, self.image_size),
-            "twin": _stack(twins, self.image_size),
+            "image": _as_tensor(images),
+            "twin": _as_tensor(twins[: len(twin_rows)]),
             "twin_index": torch.tensor(twin_rows, dtype=torch.int64),
             "twin_source": torch.tensor(twin_sources, dtype=torch.int64),
-            "source": torch.tensor(sources, dtype=torch.int64),
-            "group": torch.tensor(groups, dtype=torch.int64),
-            "caption_id": torch.tensor([string_id(text) for text in captions], dtype=torch.int64),
-            "caption": captions,
-            "key": keys,
+            "source": torch.from_numpy(catalogue.picture_source[pictures].astype(np.int64)),
+            "group": torch.from_numpy(catalogue.group[samples].astype(np.int64)),
+            "caption_id": torch.tensor([string_id(text) for text in texts], dtype=torch.int64),
+            "caption": texts,
+            "key": [catalogue.name(picture) for picture in pictures],
             "skipped": skipped,
         }
         if self.tokenize is not None:
-            batch["tokens"] = self.tokenize(captions)
+            batch["tokens"] = self.tokenize(texts)
         return batch
 
-    def _picture(self, picture: int, step: int, position: int) -> Picture:
+    def _empty(self, count: int) -> Picture:
+        return np.empty((count, *self.image_size, 3), dtype=np.uint8)
+
+    def _crops(self, samples: Any, epochs: Any) -> list[Crop | None]:
+        """Crops of a batch: pure in (seed, sample, epoch), so an anchor and its twin are cropped alike."""
+        if self.augment.is_identity:
+            return [None] * len(samples)
+        draws = uniform(self.plan.spec.seed, _AUGMENT, samples[:, None], epochs[:, None], np.arange(4))
+        return [self.augment.draw(u) for u in draws]
+
+    def _fill(self, place: Picture, picture: int, crop: Crop | None) -> None:
         catalogue = self.plan.catalogue
-        slot = step * self.plan.spec.batch_size + position
-        # Drawn per slot, not per picture: an anchor and its twin are cropped alike.
-        crop = self.augment.draw(uniform(self.plan.spec.seed, _AUGMENT, slot, np.arange(4)))
-        return decode_and_fit(catalogue.read(picture), self.image_size, catalogue.name(picture), crop)
+        decode_and_fit(catalogue.read(picture), self.image_size, catalogue.name(picture), crop, place)
 
     def _caption(self, picture: int, sample: int, caption: int) -> str:
-        description = self.plan.catalogue.sample(sample)
-        captions = description.captions
-        view = self.plan.catalogue.view_names[self.plan.catalogue.picture_view[picture]]
-        if view and self.plan.catalogue.picture_sample[picture] == sample:
-            captions = description.views[view].captions or captions
+        catalogue = self.plan.catalogue
+        # A twin from another sample is described by the photo that it stands in for.
+        own = catalogue.picture_sample[picture] == sample
+        captions = catalogue.captions(picture if own else int(catalogue.anchor[sample]))
         if not captions:
-            raise DataError(f"{description.key}: has no caption")
+            raise SampleError("no caption", f"{catalogue.key(sample)}: has no caption")
         return captions[caption % len(captions)]
 
 
-def _stack(pictures: list[Picture], size: tuple[int, int]) -> Tensor:
-    if not pictures:
-        return torch.empty((0, 3, *size), dtype=torch.uint8)
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
+def _as_tensor(pictures: Picture) -> Tensor:
+    """[B, 3, H, W] over memory that is [B, H, W, 3]: what convolutions like best, and nothing is copied."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2)

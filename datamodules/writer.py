@@ -15,7 +15,8 @@ from typing import IO, Any
 from webdataset.writer import TarWriter
 
 from datamodules.errors import DataError
-from datamodules.index import INDEX_NAME, ShardIndex, build_index
+from datamodules.index import ShardIndex, build_index
+from datamodules.index_file import INDEX_NAME, OLD_NAME
 from datamodules.reencode import Encoded, ImageFormat, RawImage
 from datamodules.sample import Sample
 
@@ -101,7 +102,7 @@ class ShardWriter:
         self.index: ShardIndex | None = None
 
     def _old(self) -> list[Path]:
-        return sorted([*self.folder.glob("*.tar"), *self.folder.glob(INDEX_NAME)])
+        return sorted([*self.folder.glob("*.tar"), *self.folder.glob(INDEX_NAME), *self.folder.glob(OLD_NAME)])
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -21,7 +21,7 @@
     overrides: {trainer.max_steps: 400}
     setup:
       - command: [shards, import, classes, pictures.tar, shards/train]
-        creates: shards/train/index.parquet
+        creates: shards/train/index.arrow
     report: {reference: none}
 
 An axis is a dotted key with values, or named choices; a choice is a config file (or a list of them, or nothing), a

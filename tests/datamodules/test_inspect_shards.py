@@ -77,8 +77,8 @@ def test_the_ratio_is_what_the_plan_can_do(tmp_path: Path) -> None:
         ),
     }.items():
         catalogue = Catalogue.of([index])
-        twins = catalogue.twins(catalogue.sources.index("sd"), 0)
-        assert attainable_ratios(index).replace == pytest.approx((twins[catalogue.photos] >= 0).mean()), folder
+        twins = catalogue.twins(catalogue.sources.index("sd"), catalogue.photos, 0)
+        assert attainable_ratios(index).replace == pytest.approx((twins >= 0).mean()), folder
 
 
 def test_broken_and_blank_pictures_are_found(tmp_path: Path) -> None:

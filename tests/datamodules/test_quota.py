@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.errors import DataError
@@ -14,29 +14,41 @@ SHARE = st.integers(0, 1000).map(lambda n: n / 1000)
 
 
 @given(SHARE, st.integers(0, 10**12), st.integers(1, 512))
-def test_any_run_of_slots_holds_the_floor_or_the_ceiling_of_its_due(share: float, start: int, length: int) -> None:
+def test_any_run_of_slots_of_two_sources_holds_its_due(share: float, start: int, length: int) -> None:
     counts = Quota.of([1 - share, share]).between(start, start + length)
     due = Fraction(round(share * 1000), 1000) * length
     assert counts.sum() == length
     assert due.__floor__() <= counts[1] <= due.__ceil__()
 
 
-@given(st.integers(1, 6), SHARE, st.integers(0, 10**9))
-def test_running_totals_stray_by_at_most_one(generators: int, share: float, slots: int) -> None:
-    shares = [1 - share, *([share / generators] * generators)]
-    counts = Quota.of(shares).cumulative(slots)
-    assert counts.sum() == slots
-    for due, count in zip(shares, counts, strict=True):
-        # Shares are held to a millionth.
-        assert abs(count - Fraction(due) * slots) <= 1 + slots * 2e-6
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 40), min_size=2, max_size=12).filter(any), st.integers(1, 64), st.integers(0, 10**9))
+def test_every_block_holds_its_quota_and_no_total_strays_by_a_sample(weights: list[int], size: int, start: int) -> None:
+    quota = Quota.of([w / sum(weights) for w in weights], size)
+    shares = [Fraction(w, sum(weights)) for w in weights]
+    blocks = np.concatenate([np.arange(150), start + np.arange(150)])
+    totals = quota.cumulative(blocks)
+    np.testing.assert_array_equal(totals.sum(axis=1), blocks * size)
+    for j, share in enumerate(shares):
+        for block, total in zip(blocks.tolist(), totals[:, j].tolist(), strict=True):
+            assert abs(total - share * size * block) < 1
+        counts = np.concatenate([np.diff(totals[:150, j]), np.diff(totals[150:, j])])
+        assert set(counts.tolist()) <= {(share * size).__floor__(), (share * size).__ceil__()}
 
 
-@given(st.lists(st.integers(0, 50), min_size=2, max_size=6).filter(any), st.integers(0, 10**6))
-def test_totals_never_fall(weights: list[int], slots: int) -> None:
-    quota = Quota.of([w / sum(weights) for w in weights])
-    steps = np.diff(quota.cumulative(slots + np.arange(200)), axis=0)
-    assert np.all(steps >= 0)
-    assert np.all(steps.sum(axis=1) == 1)
+@given(st.lists(st.floats(0.001, 1), min_size=3, max_size=8), st.integers(1, 300))
+@settings(deadline=None, max_examples=30)
+def test_odd_shares_are_rounded_and_then_exact(weights: list[float], size: int) -> None:
+    shares = [w / sum(weights) for w in weights]
+    quota = Quota.of(shares, size)
+    whole = sum(quota.parts)
+    assert whole <= 10_000
+    for part, share in zip(quota.parts, shares, strict=True):
+        assert abs(part / whole - share) <= 1 / 10_000
+    totals = quota.cumulative(np.arange(400))
+    due = np.arange(400)[:, None] * size * np.array(quota.parts) / whole
+    assert np.all(np.abs(totals - due) < 1 + 1e-6)
+    assert np.all(np.diff(totals, axis=0) >= 0)
 
 
 @pytest.mark.parametrize("shares", [[0.5, 0.6], [1.2, -0.2], [0.2]])

@@ -112,7 +112,7 @@ def test_leftovers_of_a_killed_process_are_cleared(tmp_path: Path) -> None:
     (tmp_path / "shard-000007.tar.partial").write_bytes(b"half")
     write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "index.parquet",
+        "index.arrow",
         *(f"shard-00000{i}.tar" for i in range(3)),
     ]
 
