@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -185,21 +187,23 @@ class Catalogue:
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
-    @cached_property
-    def _first_sample(self) -> Ints:
-        return np.cumsum([0, *(len(index) for index in self.indexes)])
+    # Lists, since one number is looked for at a time: bisect finds it in a tenth of NumPy's time.
 
     @cached_property
-    def _first_picture(self) -> Ints:
-        return np.cumsum([0, *(len(index.offset) for index in self.indexes)])
+    def _first_sample(self) -> list[int]:
+        return list(accumulate((len(index) for index in self.indexes), initial=0))
 
     @cached_property
-    def _first_shard(self) -> Ints:
-        return np.cumsum([0, *(len(index.shards) for index in self.indexes)])
+    def _first_picture(self) -> list[int]:
+        return list(accumulate((len(index.offset) for index in self.indexes), initial=0))
+
+    @cached_property
+    def _first_shard(self) -> list[int]:
+        return list(accumulate((len(index.shards) for index in self.indexes), initial=0))
 
     def _place(self, sample: int) -> tuple[ShardIndex, int]:
-        number = int(np.searchsorted(self._first_sample, sample, side="right")) - 1
-        return self.indexes[number], int(sample) - int(self._first_sample[number])
+        number = bisect_right(self._first_sample, sample) - 1
+        return self.indexes[number], sample - self._first_sample[number]
 
     def read(self, picture: int) -> bytes:
         """Read one picture's encoded bytes.
@@ -207,16 +211,22 @@ class Catalogue:
         Raises:
             SampleError: if they cannot be read or are not those that were indexed.
         """
-        number = int(np.searchsorted(self._first_picture, picture, side="right")) - 1
-        index, at = self.indexes[number], int(picture) - int(self._first_picture[number])
-        shard = int(self.sample_shard[self.picture_sample[picture]]) - int(self._first_shard[number])
+        number = bisect_right(self._first_picture, picture) - 1
+        index, at = self.indexes[number], picture - self._first_picture[number]
+        shard = int(self.sample_shard[self.picture_sample[picture]]) - self._first_shard[number]
         return index.read_picture(shard, int(index.offset[at]), int(index.size[at]), int(index.crc[at]))
 
     def captions(self, picture: int) -> tuple[str, ...]:
         """What is true of a picture: its own captions, or its anchor's."""
         sample = int(self.picture_sample[picture])
         index, row = self._place(sample)
-        return index.captions(row, int(picture) - int(self.anchor[sample]))
+        return index.captions(row, picture - int(self.anchor[sample]))
+
+    def caption(self, picture: int, number: int) -> str | None:
+        """One of :meth:`captions`, counted round; None where there are none."""
+        sample = int(self.picture_sample[picture])
+        index, row = self._place(sample)
+        return index.caption(row, picture - int(self.anchor[sample]), number)
 
     def sample(self, sample: int) -> Sample:
         """Read one sample's description."""
@@ -248,8 +258,8 @@ class Catalogue:
                 index.store.prefetch([index.shards[shard] for shard in here.tolist()])
 
     def _shard(self, shard: int) -> tuple[ShardIndex, ShardInfo]:
-        number = int(np.searchsorted(self._first_shard, shard, side="right")) - 1
-        return self.indexes[number], self.indexes[number].shards[shard - int(self._first_shard[number])]
+        number = bisect_right(self._first_shard, shard) - 1
+        return self.indexes[number], self.indexes[number].shards[shard - self._first_shard[number]]
 
 
 def _joined(parts: Sequence[Any]) -> Any:

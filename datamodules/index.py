@@ -161,12 +161,17 @@ class ShardIndex:
             row: the sample.
             view: 0 for the anchor, n for the n-th view. A view without captions of its own has its anchor's.
         """
-        first = int(self.view_start[row])
-        start = self.columns.caption_start
+        return tuple(self.columns.captions[slice(*self._captions_of(row, view))])
+
+    def caption(self, row: int, view: int, number: int) -> str | None:
+        """One of :meth:`captions`, counted round; None where there are none."""
+        begin, end = self._captions_of(row, view)
+        return self.columns.captions[begin + number % (end - begin)] if end > begin else None
+
+    def _captions_of(self, row: int, view: int) -> tuple[int, int]:
+        start, first = self.columns.caption_start, int(self.view_start[row])
         begin, end = int(start[first + view]), int(start[first + view + 1])
-        if begin == end:
-            begin, end = int(start[first]), int(start[first + 1])
-        return tuple(self.columns.captions[begin:end])
+        return (begin, end) if end > begin else (int(start[first]), int(start[first + 1]))
 
     def sample(self, row: int) -> Sample:
         """Read all that is known of a sample.

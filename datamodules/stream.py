@@ -97,17 +97,18 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         twin_rows: list[int] = []
         twin_sources: list[int] = []
         texts: list[str] = []
+        names: list[str] = []
         skipped: list[Skip] = []
         for row in range(size):
             picture, sample, caption, twin = pictures[row], samples[row], captions[row], wanted_twins[row]
             source = int(catalogue.picture_source[picture])
             for attempt in range(_MAX_SPARES):
+                name = catalogue.name(picture)
                 try:
-                    texts.append(self._caption(picture, sample, caption))
-                    self._fill(images[row], picture, crops[row])
+                    text = self._caption(picture, sample, caption)
+                    decode_and_fit(catalogue.read(picture), self.image_size, name, crops[row], images[row])
                     break
                 except SampleError as error:
-                    del texts[row:]
                     skipped.append(Skip(error.kind, str(error)))
                     position = self.rank * size + row
                     picture, sample, caption = plan.spare(step, position, attempt, source)
@@ -116,9 +117,12 @@ class MixedStream(IterableDataset[dict[str, Any]]):
             else:
                 raise DataError(f"{_MAX_SPARES} pictures in a row could not be read, the last: {skipped[-1].message}")
             pictures[row], samples[row] = picture, sample
+            names.append(name)
+            texts.append(text)
             if twin >= 0:
                 try:
-                    self._fill(twins[len(twin_rows)], twin, crops[row])
+                    place = twins[len(twin_rows)]
+                    decode_and_fit(catalogue.read(twin), self.image_size, catalogue.name(twin), crops[row], place)
                     twin_rows.append(row)
                     twin_sources.append(int(catalogue.picture_source[twin]))
                 except SampleError as error:
@@ -132,7 +136,7 @@ class MixedStream(IterableDataset[dict[str, Any]]):
             "group": torch.from_numpy(catalogue.group[samples].astype(np.int64)),
             "caption_id": torch.tensor([string_id(text) for text in texts], dtype=torch.int64),
             "caption": texts,
-            "key": [catalogue.name(picture) for picture in pictures],
+            "key": names,
             "skipped": skipped,
         }
         if self.tokenize is not None:
@@ -149,18 +153,14 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         draws = uniform(self.plan.spec.seed, _AUGMENT, samples[:, None], epochs[:, None], np.arange(4))
         return [self.augment.draw(u) for u in draws]
 
-    def _fill(self, place: Picture, picture: int, crop: Crop | None) -> None:
-        catalogue = self.plan.catalogue
-        decode_and_fit(catalogue.read(picture), self.image_size, catalogue.name(picture), crop, place)
-
     def _caption(self, picture: int, sample: int, caption: int) -> str:
         catalogue = self.plan.catalogue
         # A twin from another sample is described by the photo that it stands in for.
         own = catalogue.picture_sample[picture] == sample
-        captions = catalogue.captions(picture if own else int(catalogue.anchor[sample]))
-        if not captions:
+        text = catalogue.caption(picture if own else int(catalogue.anchor[sample]), caption)
+        if text is None:
             raise SampleError("no caption", f"{catalogue.key(sample)}: has no caption")
-        return captions[caption % len(captions)]
+        return text
 
 
 def _as_tensor(pictures: Picture) -> Tensor:
