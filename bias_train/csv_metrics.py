@@ -60,6 +60,12 @@ class CSVMetrics(Logger):
             self.save()
 
     @rank_zero_only
+    def expect(self, metrics: Mapping[str, float], step: int) -> None:
+        """Note ahead of time what is about to be logged for a step, in case the run is killed before it is."""
+        row = self._rows.setdefault(step, {"step": step})
+        row.update({name: value for name, value in metrics.items() if name not in row})
+
+    @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the run folder holds the resolved configuration."""
 

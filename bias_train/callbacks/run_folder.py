@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import ProgressBar
 
 from bias_train.checkpoints import AtomicCheckpointIO, damage_of, newest_checkpoint
 from bias_train.csv_metrics import CSVMetrics
@@ -42,6 +44,8 @@ class RunFolder(pl.Callback):
     def __init__(self, folder: Path, config: str, status_every: int = 50) -> None:
         self.folder, self.config, self.status_every = Path(folder), config, status_every
         self._started = time.time()
+        self._evaluated = -1
+        self._finished = self._trained = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write the configuration and the environment."""
@@ -49,15 +53,43 @@ class RunFolder(pl.Callback):
         if trainer.is_global_zero:
             write_text(self.folder / "config.yaml", self.config)
             write_json(self.folder / "environment.json", environment(trainer))
+            before = _status_before(self.folder)
+            self._evaluated, self._finished = int(before.get("evaluated", -1)), before.get("state") == "done"
             self._status(trainer, "running")
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Where no checkpoint is gone on from, drop what a start that was killed before its first one measured."""
+        if trainer.is_global_zero and trainer.ckpt_path is None:
+            self._evaluated = -1
+            self._drop_after(trainer, -1)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Drop what an earlier start measured beyond the step that this one goes on from."""
-        if trainer.is_global_zero and trainer.ckpt_path is not None:
-            RecordsFile(self.folder / "records.csv").drop_after(trainer.global_step)
-            for logger in trainer.loggers:
-                if isinstance(logger, CSVMetrics):
-                    logger.drop_after(trainer.global_step)
+        """Where a checkpoint is gone on from, begin where it stands."""
+        self._trained = True
+        if trainer.ckpt_path is not None:
+            self._go_on(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note that this step's evaluation is complete, when it is on disk."""
+        if trainer.is_global_zero and not trainer.sanity_checking:
+            for logger in _csv(trainer):
+                logger.save()
+            self._evaluated = trainer.global_step
+            self._status(trainer, "running")
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Have the scalars so far on disk before the checkpoint, which will not produce them again."""
+        if not trainer.is_global_zero:
+            return
+        step = trainer.global_step
+        for logger in _csv(trainer):
+            # Those of the step just taken are handed to loggers after the checkpoint.
+            if trainer.training and step and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+                scalars = {n: float(v) for n, v in trainer.logged_metrics.items() if n.startswith("train/")}
+                logger.expect(scalars, step - 1)
+            logger.save()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -80,7 +112,13 @@ class RunFolder(pl.Callback):
                     older.unlink()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say that the run is done."""
+        """Say that the run is done; where it was killed after its last step, do before what was left to do."""
+        # The trainer leaves out the beginning and the end of training where no step is left.
+        if not self._trained and trainer.strategy.broadcast(trainer.ckpt_path is not None and not self._finished):
+            self._go_on(trainer)
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if not isinstance(callback, ProgressBar):  # it has shown no beginning
+                    callback.on_train_end(trainer, pl_module)
         if trainer.is_global_zero:
             self._status(trainer, "stopped" if trainer.interrupted else "done")
 
@@ -90,6 +128,33 @@ class RunFolder(pl.Callback):
             stopped = isinstance(exception, KeyboardInterrupt)
             self._status(trainer, "stopped" if stopped else "failed", f"{type(exception).__name__}: {exception}")
 
+    def _go_on(self, trainer: pl.Trainer) -> None:
+        """Drop what an earlier start measured beyond this step, and measure what it missed.
+
+        Raises:
+            RunError: if ranks go on from different steps.
+        """
+        step = trainer.global_step
+        first = trainer.strategy.broadcast(step)
+        if not trainer.strategy.reduce_boolean_decision(step == first):
+            raise RunError(
+                f"the processes found different checkpoints: rank {trainer.global_rank} goes on from step {step}, "
+                f"rank 0 from step {first}. See that all see the same {self.folder / 'checkpoints'}, and start again"
+            )
+        # Lightning takes an evaluation that was due after the checkpoint for done, even if the run was killed in it.
+        missed = trainer.strategy.broadcast(_evaluation_due(trainer) and self._evaluated < step)
+        if trainer.is_global_zero:
+            self._drop_after(trainer, step, evaluations=step - 1 if missed else step)
+        if missed:
+            trainer.validating = True
+            trainer.fit_loop.epoch_loop.val_loop.run()
+            trainer.training = True
+
+    def _drop_after(self, trainer: pl.Trainer, step: int, evaluations: int | None = None) -> None:
+        RecordsFile(self.folder / "records.csv").drop_after(step if evaluations is None else evaluations)
+        for logger in _csv(trainer):
+            logger.drop_after(step)
+
     def _status(self, trainer: pl.Trainer, state: str, error: str = "") -> None:
         write_json(
             self.folder / "status.json",
@@ -97,11 +162,33 @@ class RunFolder(pl.Callback):
                 "state": state,
                 "step": trainer.global_step,
                 "max_steps": trainer.max_steps,
+                "evaluated": self._evaluated,
                 "error": error,
                 "started": self._started,
                 "ended": None if state == "running" else time.time(),
             },
         )
+
+
+def _csv(trainer: pl.Trainer) -> list[CSVMetrics]:
+    return [logger for logger in trainer.loggers if isinstance(logger, CSVMetrics)]
+
+
+def _evaluation_due(trainer: pl.Trainer) -> bool:
+    """Whether the trainer evaluates after the step that it stands at."""
+    every = trainer.val_check_interval
+    if not trainer.enable_validation or trainer.check_val_every_n_epoch is not None or not isinstance(every, int):
+        return False
+    return trainer.global_step * trainer.accumulate_grad_batches % every == 0
+
+
+def _status_before(folder: Path) -> dict[str, Any]:
+    """What the last start wrote into ``status.json``."""
+    try:
+        status: dict[str, Any] = json.loads((folder / "status.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return status
 
 
 def _is_saved(trainer: pl.Trainer, checkpoint: Path) -> bool:
