@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -256,6 +257,10 @@ class Catalogue:
             here = shards[(shards >= low) & (shards < high)] - low
             if len(here):
                 index.store.prefetch([index.shards[shard] for shard in here.tolist()])
+
+    def store_counts(self) -> Counter[str]:
+        """What this process asked of the shards' stores so far, see :class:`datamodules.store.Store`."""
+        return sum((index.store.counts for index in self.indexes), Counter())
 
     def _shard(self, shard: int) -> tuple[ShardIndex, ShardInfo]:
         number = bisect_right(self._first_shard, shard) - 1

@@ -7,7 +7,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,11 @@ import pyarrow.compute as pc
 from datamodules.errors import DataError, SampleError
 from datamodules.index_file import INDEX_NAME, OLD_NAME, Columns, read_index, write_index
 from datamodules.problems import Problems
+from datamodules.remote import CacheOptions, is_remote, open_store
 from datamodules.sample import ANCHOR, REAL, Sample, check_name
 from datamodules.shard_scan import CaptionFormat, Scan, file_sha256, foreign_captions, parse_json, text_captions
 from datamodules.store import FolderStore, ShardInfo, Store, reindex
 from datamodules.strings import Strings
-
-# Open shards are few: where they lie in a bounded cache, an open one holds its space.
-_MAX_OPEN = 48
-
-
-class _Descriptor:
-    """An open file that closes when its last user lets go of it, be it evicted from the cache meanwhile or not."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def __del__(self) -> None:
-        os.close(self.number)
 
 
 @dataclass(eq=False)
@@ -63,7 +51,6 @@ class ShardIndex:
     file: Path | None = None
 
     def __post_init__(self) -> None:
-        self._descriptor = lru_cache(maxsize=_MAX_OPEN)(self._open)
         self._stamp = _stamp(self.file) if self.file is not None else None
         columns = self.columns
         self.keys = columns.keys
@@ -108,26 +95,16 @@ class ShardIndex:
 
     # Reading pictures and descriptions -------------------------------------------------------------------------------
 
-    def _open(self, shard: int) -> _Descriptor:
-        return _Descriptor(self.store.open(self.shards[shard]))
-
     def read_bytes(self, shard: int, offset: int, size: int) -> bytes:
         """Read a stretch of one tar.
-
-        ``pread`` carries its own position, so threads and forked workers may share what is open.
 
         Raises:
             SampleError: if the tar is gone, cannot be fetched or is not as long as when it was indexed.
         """
         info = self.shards[shard]
         if not 0 <= offset <= offset + size <= info.bytes:
-            raise SampleError("unreadable", f"{info.name}: the index points outside of it; {self._reindex}")
-        # Held by name until the read is done: another thread may evict it from the cache meanwhile.
-        descriptor = self._descriptor(shard)
-        try:
-            data = os.pread(descriptor.number, size, offset)
-        except OSError as error:
-            raise SampleError("unreadable", f"{self._path(shard)}: cannot be read ({error.strerror})") from error
+            raise SampleError("unreadable", f"{self._path(shard)}: the index points outside of it; {self._reindex}")
+        data = self.store.read(info, offset, size)
         if len(data) != size:
             raise SampleError("unreadable", f"{self._path(shard)}: is shorter than its index says; {self._reindex}")
         return data
@@ -232,19 +209,28 @@ class ShardIndex:
         return target
 
     @classmethod
-    def load(cls, path: str | Path | Sequence[str | Path], *, verify: bool = False) -> ShardIndex:
+    def load(
+        cls, path: str | Path | Sequence[str | Path], *, verify: bool = False, cache: CacheOptions | None = None
+    ) -> ShardIndex:
         """Read the index of a shard set and check that the set is still the one that was indexed.
 
         Args:
             path: the set's folder; its index file; one of its tars, for that tar's samples alone; or several of these,
-                joined.
-            verify: compare checksums too, which reads every byte of every shard.
+                joined. Also the URL or pipe of a set that lies elsewhere, see :func:`datamodules.remote.open_store`.
+            verify: compare checksums too, which reads every byte of every shard. What lies elsewhere is always
+                compared when it is fetched.
+            cache: of shards that lie elsewhere.
 
         Raises:
             DataError: if the index is missing, unreadable or of another version, or a shard is missing or changed.
         """
         if not isinstance(path, str | Path):
-            return join_indexes([cls.load(one, verify=verify) for one in path])
+            return join_indexes([cls.load(one, verify=verify, cache=cache) for one in path])
+        if isinstance(path, str) and is_remote(path):
+            remote = open_store(path, cache=cache)
+            index = cls.open(remote.index_file(), remote)
+            index.check()
+            return index
         given = Path(path).expanduser()
         folder = given if given.is_dir() else given.parent
         if not given.exists():

@@ -8,7 +8,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from multiprocessing.context import BaseContext
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -21,6 +20,7 @@ from datamodules.errors import DataError
 from datamodules.evaluation import EvaluationSet, EvaluationStream, Relevance, evaluation_set
 from datamodules.index import ShardIndex
 from datamodules.plan import Composition, MixingPlan, MixSpec, Mode
+from datamodules.remote import CacheOptions
 from datamodules.stream import MixedStream, Tokenize
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ class MixedSourceDataModule(pl.LightningDataModule):
 
     Args:
         train: folders of shards (each with its index) to train on; photos and generated pictures may lie in one set (as
-            twins) or in several.
-        val: folders of shards to evaluate on; empty trains without evaluation.
+            twins) or in several. Sets that lie elsewhere are named by ``https://``, ``s3://``, ``gs://`` or ``pipe:``.
+        val: shards to evaluate on, likewise; empty trains without evaluation.
         share: share of generated pictures among training anchors, in [0, 1]; exact in every batch.
         generators: relative weight per generator; empty takes all that the shards hold, equally.
         mode: ``replace``, ``add`` or ``unpaired``, see :class:`datamodules.plan.MixSpec`.
@@ -50,6 +50,7 @@ class MixedSourceDataModule(pl.LightningDataModule):
         relevance: what counts as relevant in evaluation, see :func:`datamodules.evaluation.evaluation_set`.
         prompts: class prompts where relevance is by label.
         val_limit: at most this many samples per source in evaluation.
+        cache: where shards that lie elsewhere are kept on this machine, see :class:`datamodules.remote.CacheOptions`.
         max_bad_share: stop when more than this share of the pictures so far could not be read.
         force_resume: go on from a checkpoint that was written under another plan.
 
@@ -78,6 +79,7 @@ class MixedSourceDataModule(pl.LightningDataModule):
         relevance: Relevance = "auto",
         prompts: Sequence[str] = ("a photo of a {label}",),
         val_limit: int | None = None,
+        cache: CacheOptions | None = None,
         max_bad_share: float = 0.01,
         force_resume: bool = False,
     ) -> None:
@@ -95,6 +97,7 @@ class MixedSourceDataModule(pl.LightningDataModule):
         self.augment = augment or Augmentation()
         self.num_workers, self.eval_batch_size = num_workers, eval_batch_size
         self.relevance, self.prompts, self.val_limit = relevance, tuple(prompts), val_limit
+        self.cache = cache or CacheOptions()
         self.max_bad_share, self.force_resume = max_bad_share, force_resume
         self.tokenize: Tokenize | None = None
         self.plan: MixingPlan | None = None
@@ -103,6 +106,7 @@ class MixedSourceDataModule(pl.LightningDataModule):
         self.seen = 0
         self.skips: Counter[str] = Counter()
         self.delivered: Counter[str] = Counter()
+        self._stored: Counter[str] = Counter()
         self._restored: dict[str, Any] | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -119,7 +123,7 @@ class MixedSourceDataModule(pl.LightningDataModule):
             spec = self.spec
             if self._own_seed is None:
                 spec = MixSpec(**{**spec.__dict__, "seed": run_seed()})
-            self.plan = MixingPlan(Catalogue.of([ShardIndex.load(Path(path)) for path in self.train_paths]), spec)
+            self.plan = MixingPlan(self._catalogue(self.train_paths), spec)
             if self.plan.skipped_photos:
                 log.warning(
                     "%d photos without a twin are left out (data.missing_twins = skip)", self.plan.skipped_photos
@@ -127,11 +131,14 @@ class MixedSourceDataModule(pl.LightningDataModule):
             self._check_restored()
         if self.val_paths and self.evaluation is None:
             self.evaluation = evaluation_set(
-                Catalogue.of([ShardIndex.load(Path(path)) for path in self.val_paths]),
+                self._catalogue(self.val_paths),
                 relevance=self.relevance,
                 prompts=self.prompts,
                 limit=self.val_limit,
             )
+
+    def _catalogue(self, paths: Sequence[str]) -> Catalogue:
+        return Catalogue.of([ShardIndex.load(path, cache=self.cache) for path in paths])
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return an endless loader that starts where the trainer stands."""
@@ -139,7 +146,9 @@ class MixedSourceDataModule(pl.LightningDataModule):
         assert self.image_size is not None
         rank, world_size = self._place()
         self.start = self._batches_done()
-        stream = MixedStream(self.plan, self.image_size, self.tokenize, self.augment, rank, world_size, self.start)
+        stream = MixedStream(
+            self.plan, self.image_size, self.tokenize, self.augment, rank, world_size, self.start, *self._local_place()
+        )
         return self._loader(stream)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
@@ -162,6 +171,10 @@ class MixedSourceDataModule(pl.LightningDataModule):
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
 
+    def _local_place(self) -> tuple[int, int]:
+        """This process among those of its machine."""
+        return (self.trainer.local_rank, self.trainer.num_devices) if self.trainer is not None else (0, 1)
+
     def _batches_done(self) -> int:
         """Batches that training has consumed: the trainer's steps, the one count that is right after every resume."""
         if self.trainer is None:
@@ -175,6 +188,7 @@ class MixedSourceDataModule(pl.LightningDataModule):
             return batch
         self.seen += len(batch["image"]) + len(batch["twin"])
         self.skips.update(skip.kind for skip in skipped)
+        self._stored.update(batch.get("store", {}))
         assert self.plan is not None
         counts = torch.bincount(batch["source"], minlength=len(self.plan.catalogue.sources)).tolist()
         self.delivered.update(dict(zip(self.plan.catalogue.sources, counts, strict=True)))
@@ -188,6 +202,10 @@ class MixedSourceDataModule(pl.LightningDataModule):
                 "--decode`, mend the shards, or raise data.max_bad_share"
             )
         return batch
+
+    def store_counts(self) -> Counter[str]:
+        """What this rank's loaders asked of the shards' stores so far: hits and misses of the cache, and so on."""
+        return self._stored
 
     @property
     def skipped(self) -> int:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from datamodules.errors import DataError, SampleError
+
+_MAX_OPEN = 128
 
 
 class ShardInfo(NamedTuple):
@@ -38,11 +41,11 @@ class Store(Protocol):
     def counts(self) -> Counter[str]:
         """What this process asked for so far: "hits", "misses", "evictions", "retries", "bytes"."""
 
-    def open(self, shard: ShardInfo) -> int:
-        """Open a complete shard for reading, fetched first where it lies elsewhere.
+    def read(self, shard: ShardInfo, offset: int, size: int) -> bytes:
+        """Read a stretch of a shard, which is fetched first where it lies elsewhere.
 
         Returns:
-            A file descriptor, the caller's to close.
+            The bytes, fewer where the shard ends.
 
         Raises:
             SampleError: naming the shard, where it cannot be had or is not the one that was indexed.
@@ -59,6 +62,16 @@ class Store(Protocol):
         """
 
 
+class _OpenFile:
+    """An open file that closes when its last user lets go of it, be it forgotten by the store meanwhile or not."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
 class FolderStore:
     """A folder of this machine or of a file system that it mounts.
 
@@ -69,27 +82,41 @@ class FolderStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.counts: Counter[str] = Counter()
+        self._open = lru_cache(maxsize=_MAX_OPEN)(self._open_now)
+
+    def __reduce__(self) -> tuple[type[FolderStore], tuple[Path]]:
+        return FolderStore, (self.folder,)  # open files stay in the process that opened them
 
     @property
     def location(self) -> str:
         """The folder's path."""
         return str(self.folder)
 
-    def open(self, shard: ShardInfo) -> int:
-        """Open a shard that is as long as it was when it was indexed."""
+    def read(self, shard: ShardInfo, offset: int, size: int) -> bytes:
+        """Read a stretch of a shard that is as long as it was when it was indexed.
+
+        ``pread`` carries its own position, so threads and forked workers may share what is open.
+        """
+        # Held by name until the read is done: another thread may make the store forget it meanwhile.
+        file = self._open(shard)
+        try:
+            return os.pread(file.number, size, offset)
+        except OSError as error:
+            raise SampleError("unreadable", f"{self.folder / shard.name}: cannot be read ({error.strerror})") from error
+
+    def _open_now(self, shard: ShardInfo) -> _OpenFile:
         path = self.folder / shard.name
         try:
-            number = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            file = _OpenFile(os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
         except OSError as error:
             raise SampleError("unreadable", f"{path}: cannot be read ({error.strerror})") from error
-        size = os.fstat(number).st_size
+        size = os.fstat(file.number).st_size
         if size != shard.bytes:
-            os.close(number)
             raise SampleError(
                 "checksum",
                 f"{path}: has {size} bytes but had {shard.bytes} when it was indexed; {reindex(self.folder)}",
             )
-        return number
+        return file
 
     def prefetch(self, shards: Sequence[ShardInfo]) -> None:
         """Ask the operating system to read whole shards into its cache, front to back."""
@@ -97,13 +124,10 @@ class FolderStore:
             return  # would push out of memory what is about to be read
         for shard in shards:
             try:
-                number = self.open(shard)
-            except SampleError:
+                file = self._open(shard)
+                os.posix_fadvise(file.number, 0, 0, os.POSIX_FADV_WILLNEED)
+            except (SampleError, OSError):
                 continue  # said where the shard is really needed
-            try:
-                os.posix_fadvise(number, 0, 0, os.POSIX_FADV_WILLNEED)
-            finally:
-                os.close(number)
 
     def check(self, shards: Sequence[ShardInfo]) -> None:
         """Compare the sizes of the shards on disk with what was indexed."""

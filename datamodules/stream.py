@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,14 +60,17 @@ class MixedStream(IterableDataset[dict[str, Any]]):
             )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield device batches from ``start`` on, without end."""
+        """Yield device batches from ``start`` on, without end; with each, what the shards' stores did meanwhile."""
         info = get_worker_info()
         first, stride = (0, 1) if info is None else (info.id, info.num_workers)
         step = self.start + first
         asked: set[int] = set()
+        counts: Counter[str] = Counter()
         while True:
             asked = self._read_ahead(step, asked, self.local_rank * stride + first, self.local_world_size * stride)
-            yield self.batch(step)
+            batch = self.batch(step)
+            told, counts = counts, self.plan.catalogue.store_counts()
+            yield batch | {"store": dict(counts - told)}
             step += stride
 
     def _read_ahead(self, step: int, asked: set[int], reader: int, readers: int) -> set[int]:

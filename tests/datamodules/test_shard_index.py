@@ -134,7 +134,7 @@ def test_workers_read_what_the_parent_reads(folder: Path, method: str) -> None:
 
 
 def test_threads_read_through_a_cache_that_overflows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datamodules.index._MAX_OPEN", 1)
+    monkeypatch.setattr("datamodules.store._MAX_OPEN", 1)
     index = ShardIndex.load(folder)
     jobs = [(int(index.shard[row]), int(index.json_offset[row]), int(index.json_size[row])) for row in range(7)] * 100
     with ThreadPoolExecutor(4) as pool:
