@@ -83,10 +83,10 @@ class RunFolder(pl.Callback):
         """Have the scalars so far on disk before the checkpoint, which will not produce them again."""
         if not trainer.is_global_zero:
             return
-        step = trainer.global_step
+        step, every = trainer.global_step, int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
         for logger in _csv(trainer):
             # Those of the step just taken are handed to loggers after the checkpoint.
-            if trainer.training and step and step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            if trainer.training and step and every and step % every == 0:
                 scalars = {n: float(v) for n, v in trainer.logged_metrics.items() if n.startswith("train/")}
                 logger.expect(scalars, step - 1)
             logger.save()
