@@ -234,7 +234,9 @@ class MixingPlan:
         picture = self.catalogue.anchor[sample].copy()
         if self.spec.share > 0:
             # Which photos are replaced follows a rank that belongs to the photo: what is generated at one share is
-            # generated at every higher one (shares at least one sample per block apart).
+            # generated at every higher one, where shares lie at least one sample per block apart. Closer ones cannot
+            # all nest while every running total stays within a sample of its due (Schmidt, "Irregularities of
+            # distribution VII", 1972: the discrepancy of any one sequence grows with its logarithm).
             rank = uniform(self.spec.seed, _PRIORITY, sample).reshape(self.blocks, -1).argsort(axis=1, kind="stable")
             counts = self._source_counts(step)[:, 1:].cumsum(axis=1)
             starts = np.arange(self.blocks) * (batch // self.blocks)

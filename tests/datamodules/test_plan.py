@@ -170,6 +170,23 @@ def test_generators_get_their_weights() -> None:
     np.testing.assert_array_equal(counts, [320, 240, 0, 80])
 
 
+@pytest.mark.parametrize("mode", ["replace", "unpaired"])
+def test_no_source_of_several_strays_by_a_sample(mode: str) -> None:
+    weights = {"gen-0": 5, "gen-1": 1, "gen-2": 3, "gen-3": 0.2}
+    plan = MixingPlan(with_twins(96, generators=4), MixSpec(0.37, weights, mode, batch_size=24))
+    due = np.array([0.63, *(0.37 * weight / 9.2 for weight in weights.values())])
+    counts = [
+        np.bincount(block, minlength=5)
+        for step in range(300)
+        for block in plan.catalogue.picture_source[plan.slots(step).picture].reshape(plan.blocks, -1)
+    ]
+    size = 24 // plan.blocks
+    assert np.all(np.abs(counts - due * size) < 1)
+    running = np.cumsum(counts, axis=0) - np.arange(1, len(counts) + 1)[:, None] * due * size
+    # Shares that are no short fractions are held to a ten-thousandth.
+    assert np.abs(running).max() < 1 + 1e-4 * size * len(counts)
+
+
 def test_captions_are_drawn_evenly() -> None:
     plan = MixingPlan(with_twins(960), MixSpec(batch_size=64))
     drawn = np.concatenate([plan.slots(step).caption for step in range(150)])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import binascii
 import json
 import multiprocessing
 import pickle
@@ -131,6 +132,46 @@ def test_workers_read_what_the_parent_reads(folder: Path, method: str) -> None:
     with multiprocessing.get_context(method).Pool(2) as pool:
         assert pool.map(read_first, [index] * 4) == [expected] * 4
     assert pickle.loads(pickle.dumps(index)).sample(3) == index.sample(3)
+
+
+def test_a_pickled_index_maps_the_file_again_and_a_part_carries_its_rows(folder: Path) -> None:
+    index = ShardIndex.load(folder)
+    assert len(pickle.dumps(index)) < 1000
+    part = index.select(np.array([4, 2]))
+    for one in (index, part, build_index(folder)):
+        again = pickle.loads(pickle.dumps(one))
+        assert [again.sample(i) for i in range(len(again))] == [one.sample(i) for i in range(len(one))]
+        assert [again.captions(i) for i in range(len(again))] == [one.sample(i).captions for i in range(len(one))]
+    pickled = pickle.dumps(index)
+    (folder / "index.arrow").unlink()
+    build_index(folder).save()
+    with pytest.raises(DataError, match=r"index.arrow: was replaced while it was in use"):
+        pickle.loads(pickled)
+
+
+def test_captions_of_views_are_their_own_where_they_have_some(folder: Path) -> None:
+    index = ShardIndex.load([folder / "shard-000001.tar", folder / "shard-000000.tar"])
+    for row in range(len(index)):
+        sample = index.sample(row)
+        names = [index.view_names[index.view_name[at]] for at in range(*index.view_start[row : row + 2])]
+        for view, name in enumerate(names):
+            assert index.captions(row, view) == sample.captions_of(name)
+            wanted = sample.captions_of(name)
+            assert [index.caption(row, view, n) for n in range(9)] == [wanted[n % len(wanted)] for n in range(9)]
+    np.testing.assert_array_equal(index.caption_count, [len(index.sample(i).captions) for i in range(len(index))])
+
+
+def test_every_picture_is_compared_with_its_checksum(folder: Path) -> None:
+    index = ShardIndex.load(folder)
+    place = int(index.shard[0]), int(index.offset[0]), int(index.size[0])
+    data = index.read_picture(*place, int(index.crc[0]))
+    assert index.crc[0] == binascii.crc32(data)
+    with open(folder / index.shards[0].name, "r+b") as file:
+        file.seek(place[1] + 7)
+        file.write(bytes([data[7] ^ 1]))
+    with pytest.raises(SampleError, match=r"shard-000000.tar: was changed or damaged since it was indexed") as caught:
+        ShardIndex.load(folder).read_picture(*place, int(index.crc[0]))
+    assert caught.value.kind == "checksum"
 
 
 def test_threads_read_through_a_cache_that_overflows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
