@@ -135,8 +135,9 @@ def _status(error: BaseException) -> int:
     """Find the HTTP status behind an exception; each library keeps it in a place of its own."""
     for one in _chain(error):
         value = _answer(one).get("ResponseMetadata", {}).get("HTTPStatusCode")
-        for name in ("status", "code"):
-            value = value or getattr(one, name, None)
+        for kind, attribute in (("aiohttp.ClientResponseError", "status"), ("gcsfs.HttpError", "code")):
+            if kind in _names(one):
+                value = getattr(one, attribute, None)
         if str(value).isdecimal() and 300 <= int(str(value)) < 600:
             return int(str(value))
     for one in _chain(error):

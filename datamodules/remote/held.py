@@ -10,7 +10,7 @@ from collections import OrderedDict
 
 from datamodules.remote.cache import LocalCache
 
-_POLL_S = 0.25
+_POLL_S = 0.1
 
 
 class HeldFile:

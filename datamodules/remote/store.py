@@ -312,7 +312,7 @@ class RemoteStore:
                     ) from None
                 here.held.close()
                 here.cache.ask_for_room()
-                time.sleep(0.1)
+                time.sleep(0.05)
             except OSError as error:
                 where = here.cache.root
                 raise DataError(f"{where}: cannot be written ({error.strerror}); set data.cache.folder") from None
