@@ -8,7 +8,7 @@ help:
 	@echo "make demo    render a small world, train with and without debiasing, write the report"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff (lint and format) and mypy"
-	@echo "make bench   run the benchmarks"
+	@echo "make bench   run the benchmarks (OPEN_CLIP_PYTHON=PATH measures open_clip too: see tests/benchmarks/stream.py)"
 	@echo "make lock    pin the newest versions that pyproject.toml allows (needs uv)"
 
 $(VENV)/ready: requirements.lock pyproject.toml
@@ -36,7 +36,8 @@ format: $(VENV)/ready
 	$(RUN)/ruff format .
 
 bench: $(VENV)/ready
-	$(RUN)/python -m pytest tests/benchmarks -q -o python_files='bench_*.py'
+	$(RUN)/python tests/benchmarks/stream.py $(if $(OPEN_CLIP_PYTHON),--open-clip-python $(OPEN_CLIP_PYTHON))
+	$(RUN)/python tests/benchmarks/index.py
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \
