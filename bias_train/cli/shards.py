@@ -1,4 +1,4 @@
-"""``bias-train shards``: import pictures into shards, index shards made elsewhere, look at what a shard set holds."""
+"""``bias-train shards``: import pictures into shards, index others, look at what they hold and at what a run sees."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bias_train.cli.shards_plan import add_plan
 from datamodules.errors import DataError
 
 # Everything heavy is imported where it is used: `bias-train --help` must answer at once.
@@ -29,7 +30,11 @@ def main(argv: list[str]) -> int:
         0; 1 where ``inspect --decode`` found broken pictures; 2 where the user has to mend something, after one line
         on standard error that says what.
     """
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options, rest = parser.parse_known_args(argv)
+    if rest and options.command != "plan":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.fit_options = rest
     try:
         return int(options.run(options))
     except DataError as error:
@@ -46,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_import(commands)
     _add_index(commands)
     _add_inspect(commands)
+    add_plan(commands)
     return parser
 
 
@@ -269,7 +275,7 @@ def _add_index(commands: Any) -> None:
     parser = commands.add_parser(
         "index",
         help="index shards made elsewhere, img2dataset's for one",
-        description="Read the headers of a folder's tars and write index.parquet beside them.",
+        description="Read the headers of a folder's tars and write index.arrow beside them.",
         epilog="Example: bias-train shards index laion --source real",
     )
     parser.add_argument("folder", metavar="FOLDER", help="folder of .tar files")
