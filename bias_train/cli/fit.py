@@ -18,7 +18,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMPr
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
+from bias_train.callbacks.plan_record import PlanRecord
 from bias_train.callbacks.run_folder import RunFolder, resume_point
+from bias_train.callbacks.stream_monitor import StreamMonitor
 from bias_train.checkpoints import AsyncCheckpointIO, AtomicCheckpointIO
 from bias_train.cli.includes import expand_includes
 from bias_train.csv_metrics import CSVMetrics
@@ -95,6 +97,8 @@ class FitCLI(LightningCLI):
         callbacks = [
             *(options.callbacks or []),
             RunFolder(folder, self.parser.dump(self.config, skip_none=False)),
+            PlanRecord(folder),
+            StreamMonitor(),
             ModelCheckpoint(
                 folder / "checkpoints",
                 filename="step={step}",
@@ -103,9 +107,10 @@ class FitCLI(LightningCLI):
                 save_top_k=-1,  # removing older ones is the writer's part, which knows when the new one is on disk
                 enable_version_counter=False,
             ),
-            # A bar that redraws itself is for a terminal; a log file gets a line now and then.
-            RichProgressBar(leave=True) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50),
         ]
+        if options.enable_progress_bar is not False:
+            # A bar that redraws itself is for a terminal; a log file gets a line now and then.
+            callbacks.append(RichProgressBar(leave=True) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50))
         return super().instantiate_trainer(
             callbacks=callbacks,
             logger=_loggers(folder, config.logging),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ class Slow(IterableDataset[dict[str, Any]]):
 
 def test_only_the_time_inside_next_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Slow()
-    monkeypatch.setattr(timed_loader.time, "perf_counter", lambda: stream.now)
+    monkeypatch.setattr(timed_loader, "time", SimpleNamespace(perf_counter=lambda: stream.now))
     loader = TimedLoader(stream, batch_size=None)
     assert (loader.waited_s, loader.batches) == (0.0, 0)
     for batch in loader:
@@ -36,7 +37,7 @@ def test_only_the_time_inside_next_is_counted(monkeypatch: pytest.MonkeyPatch) -
     assert (loader.waited_s, loader.batches) == (11.0, 5)
 
 
-def test_workers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_change_nothing() -> None:
     loader = TimedLoader(Slow(), batch_size=None, num_workers=1, multiprocessing_context="fork")
     assert [batch["number"] for batch in loader] == [1, 2, 3, 4]
     assert loader.batches == 4
