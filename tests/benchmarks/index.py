@@ -41,7 +41,7 @@ def index_shards(folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def begin(folder: Path, warm_up: Path, figures: list[dict[str, float]], sample: int, number: int) -> float:
+def begin(folder: Path, warm_up: Path, figures: list[dict[str, Any]], sample: int, number: int) -> float:
     """Start or resume in a fresh process; keep its figures and return the time to its first batch."""
     command = [sys.executable, str(HERE / "resume.py"), str(folder), str(warm_up), str(sample)]
     out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -59,28 +59,36 @@ def measure(folder: Path, shards: int, rounds: int) -> dict[str, Any]:
     index_shards(warm_up)
     result["index_seconds"] = index_shards(tiny)
     result["index_bytes"] = sum(path.stat().st_size for path in tiny.iterdir() if path.suffix != ".tar")
-    figures: list[dict[str, float]] = []
+    figures: list[dict[str, Any]] = []
     one = partial(begin, tiny, warm_up, figures)
     begun = in_turn({sample: partial(one, sample) for sample in (0, LATE)}, rounds)
     result["figures"] = figures
     late = ratio(begun[LATE], begun[0])
 
-    def middle(name: str, sample: int) -> float:
+    def time_of(name: str, sample: int) -> float:
         return statistics.median(one[name] for one in figures if one["sample"] == sample)
+
+    def memory(moment: str, part: str) -> float:
+        return statistics.median(one[moment][part] for one in figures) / 1e6
 
     result["table"] = [
         row("indexing", "s", result["index_seconds"], 120),
         row("index on disk", "MB", result["index_bytes"] / 1e6),
-        row("memory for index, plan and first batch", "MB", max(middle("memory", n) for n in (0, LATE)) / 1e6, 100),
-        row("of it not mapped from the index", "MB", max(middle("memory_not_mapped", n) for n in (0, LATE)) / 1e6),
-        row("loading the index", "ms", middle("load", 0) * 1e3),
-        row("making the plan", "ms", middle("make_plan", 0) * 1e3),
-        row("planning the first step", "ms", middle("first_slots", 0) * 1e3),
-        row("planning the first step at sample 10 million", "ms", middle("first_slots", LATE) * 1e3),
-        row("planning a step", "ms", max(middle("slots_median", n) for n in (0, LATE)) * 1e3, 1),
-        row("planning a step, the longest of 1,000", "ms", max(middle("slots_most", n) for n in (0, LATE)) * 1e3),
-        row("start at sample 0, to the first batch", "s", middle("resume", 0), 0.5),
-        row("resume at sample 10 million, to the first batch", "s", middle("resume", LATE), 0.5),
+        row("memory for index and plan", "MB", memory("planned", "all"), 100),
+        row("memory in use after 50 batches, without the mapped file", "MB", memory("used", "not_mapped"), 100),
+        row(
+            "pages of the mapped file then, which processes share",
+            "MB",
+            memory("used", "all") - memory("used", "not_mapped"),
+        ),
+        row("loading the index", "ms", time_of("load", 0) * 1e3),
+        row("making the plan", "ms", time_of("make_plan", 0) * 1e3),
+        row("planning the first step", "ms", time_of("first_slots", 0) * 1e3),
+        row("planning the first step at sample 10 million", "ms", time_of("first_slots", LATE) * 1e3),
+        row("planning a step", "ms", max(time_of("slots_median", n) for n in (0, LATE)) * 1e3, 1),
+        row("planning a step, the longest of 1,000", "ms", max(time_of("slots_most", n) for n in (0, LATE)) * 1e3),
+        row("start at sample 0, to the first batch", "s", time_of("resume", 0), 0.5),
+        row("resume at sample 10 million, to the first batch", "s", time_of("resume", LATE), 0.5),
         row("resume over start, paired", "", late.median, 1.1),
     ]
     return result

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import gc
 import json
+import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
-import numpy as np
 import psutil
 
 from datamodules.catalogue import Catalogue
@@ -22,50 +24,56 @@ from datamodules.index import ShardIndex
 from datamodules.plan import MixingPlan, MixSpec
 from datamodules.stream import MixedStream
 
-BATCH, SIZE, STEPS = 256, 32, 1000
+T = TypeVar("T")
+
+BATCH, SIZE, STEPS, BATCHES = 256, 32, 1000, 50
 
 
-def memory() -> tuple[int, int]:
+def memory() -> dict[str, int]:
     """Bytes that are this process's own (USS), and those of them that are not pages of a mapped file."""
+    gc.collect()
     lines = Path("/proc/self/status").read_text().splitlines()
     anonymous = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
-    return psutil.Process().memory_full_info().uss, anonymous
+    return {"all": psutil.Process().memory_full_info().uss, "not_mapped": anonymous}
 
 
-def begin(folder: Path, sample: int) -> tuple[MixingPlan, dict[str, float]]:
-    """Do what a run does before its first step, and time it."""
-    step, times = sample // BATCH, [time.perf_counter()]
-    index = ShardIndex.load(folder)
-    times.append(time.perf_counter())
-    plan = MixingPlan(Catalogue.of([index]), MixSpec(share=0.2, mode="unpaired", batch_size=BATCH))
-    times.append(time.perf_counter())
-    plan.slots(step)
-    times.append(time.perf_counter())
-    stream = MixedStream(plan, (SIZE, SIZE), start=step)
-    batch = next(iter(stream))
+def timed(times: dict[str, float], name: str, work: Callable[[], T]) -> T:
+    """Do something and note how long it took in seconds."""
+    start = time.perf_counter()
+    result = work()
+    times[name] = time.perf_counter() - start
+    return result
+
+
+def begin(folder: Path, sample: int) -> dict[str, Any]:
+    """Do what a run does up to its first batch, then plan many steps and make some batches."""
+    before, step, times = memory(), sample // BATCH, {}
+    index = timed(times, "load", lambda: ShardIndex.load(folder))
+    spec = MixSpec(share=0.2, mode="unpaired", batch_size=BATCH)
+    plan = timed(times, "make_plan", lambda: MixingPlan(Catalogue.of([index]), spec))
+    timed(times, "first_slots", lambda: plan.slots(step))
+    planned = memory()
+    batches = iter(MixedStream(plan, (SIZE, SIZE), start=step))
+    batch = timed(times, "first_batch", lambda: next(batches))
     assert batch["image"].shape == (BATCH, 3, SIZE, SIZE)
     assert not batch["skipped"]
-    times.append(time.perf_counter())
-    names = ("load", "make_plan", "first_slots", "first_batch")
-    return plan, {**dict(zip(names, np.diff(times).tolist(), strict=True)), "resume": times[-1] - times[0]}
+    figures: dict[str, Any] = {**times, "resume": sum(times.values())}
+    for _ in range(BATCHES):
+        next(batches)
+    used = memory()
+    figures["planned"] = {name: planned[name] - before[name] for name in before}
+    figures["used"] = {name: used[name] - before[name] for name in before}
+    each: dict[str, float] = {}
+    for number in range(step + 1, step + 1 + STEPS):
+        timed(each, str(number), lambda number=number: plan.slots(number))  # type: ignore[misc]
+    figures["slots_median"], figures["slots_most"] = statistics.median(each.values()), max(each.values())
+    return figures
 
 
 def main() -> None:
     folder, warm_up, sample = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     begin(warm_up, 0)
-    gc.collect()
-    own, anonymous = memory()
-    plan, figures = begin(folder, sample)
-    gc.collect()
-    own_now, anonymous_now = memory()
-    figures |= {"memory": own_now - own, "memory_not_mapped": anonymous_now - anonymous}
-    times = []
-    for step in range(sample // BATCH + 1, sample // BATCH + 1 + STEPS):
-        start = time.perf_counter()
-        plan.slots(step)
-        times.append(time.perf_counter() - start)
-    figures["slots_median"], figures["slots_most"] = float(np.median(times)), max(times)
-    print(json.dumps(figures))
+    print(json.dumps(begin(folder, sample)))
 
 
 if __name__ == "__main__":
