@@ -176,7 +176,7 @@ class RemoteStore:
         for shard in shards:
             self._fits(shard)
         here = self._here()
-        sizes = self._try(lambda: here.transport.sizes([shard.name for shard in shards]), "shards", DataError)
+        sizes = self._try(lambda: here.transport.sizes([shard.name for shard in shards]), "", DataError)
         for shard in shards:
             size = sizes.get(shard.name, shard.bytes)
             if size is None:
@@ -327,7 +327,8 @@ class RemoteStore:
     def _try(self, action: Callable[[], Any], name: str, kind: type[DataError]) -> Any:
         """Persist, and say what remained in an error that names the file."""
         here = self._here()
-        about = f"{self.location}/{name}" if self.address.scheme != "pipe" else f"{self.location}: {name}"
+        between = (": " if self.address.scheme == "pipe" else "/") if name else ""
+        about = f"{self.location}{between}{name}"
         try:
             return persist(action, about, self.options, lambda: here.count("retries"))
         except GivenUp as given_up:

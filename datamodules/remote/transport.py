@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import threading
 from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
@@ -10,7 +11,7 @@ from time import time
 from typing import Any, Protocol
 
 from datamodules.errors import DataError
-from datamodules.remote.failures import Broken
+from datamodules.remote.failures import Broken, explain
 from datamodules.remote.locations import Location
 from datamodules.remote.options import CacheOptions
 from datamodules.remote.pipe import PipeTransport
@@ -164,8 +165,15 @@ class HttpTransport(_FileSystem):
         some = every[:: -(-len(every) // 32) or 1]
         found: dict[str, int | None] = {}
         for name in some:
-            found[name] = self._files.info(self._address(name)).get("size")
-        return {name: size for name, size in found.items() if size is not None}
+            try:
+                size = self._files.info(self._address(name)).get("size")
+            except FileNotFoundError as error:
+                if explain(error, self._timeout_s).status != 404:
+                    raise
+                found[name] = None
+            else:
+                found |= {name: int(size)} if size is not None else {}
+        return found
 
 
 class BucketTransport(_FileSystem):
@@ -176,7 +184,14 @@ class BucketTransport(_FileSystem):
 
         common = {"skip_instance_cache": True, "use_listings_cache": False}
         if self._location.scheme == "gs":
-            return fsspec.filesystem("gs", requests_timeout=_patience(self._timeout_s), **common)
+            from gcsfs.core import GCSFileSystem
+
+            # The plain one: what fsspec would choose asks every bucket for its layout by gRPC first, which many
+            # accounts may not do, and whose threads do not survive a fork.
+            return GCSFileSystem(requests_timeout=_patience(self._timeout_s), **common)
+        for name in ("botocore", "aiobotocore"):  # which write whole requests, session tokens included
+            if logging.getLogger(name).getEffectiveLevel() < logging.INFO:
+                logging.getLogger(name).setLevel(logging.INFO)
         patience = {"connect_timeout": self._timeout_s, "read_timeout": self._timeout_s}
         files = fsspec.filesystem("s3", config_kwargs={**patience, "retries": {"total_max_attempts": 1}}, **common)
         files.retries = 1  # tried again, counted and logged in one place only: ours

@@ -133,7 +133,10 @@ def test_check_finds_what_is_missing_and_passes_what_is_not(server, origin, shar
     store.check(shards)
     assert not server.bodies()
     (origin / shards[2].name).unlink()
-    with pytest.raises(DataError, match="HTTP 404"):
+    with pytest.raises(DataError, match=f"{shards[2].name}: the index lists this shard but it is not there"):
+        store.check(shards)
+    server.allow = ("Authorization", "none")
+    with pytest.raises(DataError, match=r"/set: access is denied \(HTTP 401\); credentials come from"):
         store.check(shards)
 
 
