@@ -7,6 +7,7 @@ import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from multiprocessing.context import BaseContext
 from typing import Any, Literal
 
@@ -18,10 +19,12 @@ from datamodules.catalogue import Catalogue
 from datamodules.decode import Augmentation
 from datamodules.errors import DataError
 from datamodules.evaluation import EvaluationSet, EvaluationStream, Relevance, evaluation_set
+from datamodules.fingerprint import plan_differences
 from datamodules.index import ShardIndex
 from datamodules.plan import Composition, MixingPlan, MixSpec, Mode
 from datamodules.remote import CacheOptions
 from datamodules.stream import MixedStream, Tokenize
+from datamodules.timed_loader import TimedLoader
 
 log = logging.getLogger(__name__)
 
@@ -118,12 +121,7 @@ class MixedSourceDataModule(pl.LightningDataModule):
         if self.image_size is None:
             raise DataError("data.image_size is not set and no retriever gives one")
         if stage in (None, "fit") and self.plan is None:
-            if not self.train_paths:
-                raise DataError("data.train is empty: give folders of shards, made by `bias-train shards import`")
-            spec = self.spec
-            if self._own_seed is None:
-                spec = MixSpec(**{**spec.__dict__, "seed": run_seed()})
-            self.plan = MixingPlan(self._catalogue(self.train_paths), spec)
+            self.plan = self.make_plan()
             if self.plan.skipped_photos:
                 log.warning(
                     "%d photos without a twin are left out (data.missing_twins = skip)", self.plan.skipped_photos
@@ -136,6 +134,17 @@ class MixedSourceDataModule(pl.LightningDataModule):
                 prompts=self.prompts,
                 limit=self.val_limit,
             )
+
+    def make_plan(self) -> MixingPlan:
+        """Make the plan of training, which needs neither a retriever nor a picture.
+
+        Raises:
+            DataError: for anything that the shards cannot give.
+        """
+        if not self.train_paths:
+            raise DataError("data.train is empty: give folders of shards, made by `bias-train shards import`")
+        spec = self.spec if self._own_seed is not None else replace(self.spec, seed=run_seed())
+        return MixingPlan(self._catalogue(self.train_paths), spec)
 
     def _catalogue(self, paths: Sequence[str]) -> Catalogue:
         return Catalogue.of([ShardIndex.load(path, cache=self.cache) for path in paths])
@@ -159,7 +168,7 @@ class MixedSourceDataModule(pl.LightningDataModule):
         return self._loader(EvaluationStream(self.evaluation, self.image_size, self.eval_batch_size, *self._place()))
 
     def _loader(self, stream: Any) -> DataLoader[dict[str, Any]]:
-        return DataLoader(
+        return TimedLoader(
             stream,
             batch_size=None,
             num_workers=self.num_workers,
@@ -230,9 +239,8 @@ class MixedSourceDataModule(pl.LightningDataModule):
         if self._restored is None or self.plan is None:
             return
         then, now = self._restored["plan"], self.plan.fingerprint_parts
-        differing = [key for key in now if key != "plan" and then.get(key) != now[key]]
-        if differing and not self.force_resume:
-            changes = "; ".join(f"{key} was {then.get(key)}, is {now[key]}" for key in differing)
+        changes = plan_differences(then, now)
+        if changes and not self.force_resume:
             raise DataError(
                 f"the checkpoint was written under another mixing plan ({changes}): restore the old values, start a "
                 "new run, or set data.force_resume = true"

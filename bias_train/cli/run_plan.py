@@ -67,11 +67,7 @@ def plan_of_run(folder: Path | None, configs: Sequence[str] = (), overrides: Seq
     data = _datamodule(arguments)
     if not isinstance(data, MixedSourceDataModule):
         raise RunError(f"data is {type(data).__name__}, which follows no mixing plan")
-    data.val_paths = ()  # the evaluation is no part of the plan
-    data.image_size = data.image_size or (1, 1)  # the retriever would say; nothing is decoded here
-    data.setup("fit")
-    assert data.plan is not None
-    return data.plan
+    return data.make_plan()
 
 
 def _datamodule(arguments: list[str]) -> Any:
