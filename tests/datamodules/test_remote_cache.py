@@ -57,14 +57,6 @@ def is_right(data: bytes, shard: ShardInfo) -> bool:
     return hashlib.sha256(data).hexdigest() == shard.sha256
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(3000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never came to be")
-
-
 # In other processes ---------------------------------------------------------------------------------------------------
 
 
@@ -216,7 +208,7 @@ def test_least_recently_used_go_first(server, shards, tmp_path):
 
 
 def test_what_is_being_read_stays(server, shards, tmp_path):
-    store = store_of(server, tmp_path, room=2, timeout_s=0.3)
+    store = store_of(server, tmp_path, room=2, timeout_s=1.0)
     first = store.open(shards[0])
     for shard in shards[1:]:
         store.path(shard)
