@@ -74,7 +74,7 @@ class CacheOptions:
         except OSError as error:
             raise DataError(f"{root}: cannot be the cache ({error.strerror}); set data.cache.folder") from error
         if not named and owner != os.getuid():
-            # Anybody may make a folder of this name in /tmp, and put into it what they like.
+            # Anybody may make a folder of this name among the temporary files, and put into it what they like.
             raise DataError(f"{root}: belongs to another user; set data.cache.folder")
         if not os.access(root, os.W_OK | os.X_OK):
             raise DataError(f"{root}: cannot be written; set data.cache.folder")
