@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,7 +98,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of real pictures")
     options = parser.parse_args()
     about = options.folder / "about.json"
-    if not about.is_file():  # written last: what is there is whole
+    if not about.is_file():  # written last: where it is missing, the rest is not whole
+        shutil.rmtree(options.folder, ignore_errors=True)
         about.write_text(json.dumps(write(options.folder, options.size, options.per_shard, options.data)))
     print(about.read_text())
 

@@ -15,8 +15,8 @@ Contenders, all on the same pictures (256 px and 1,024 px JPEGs, real ones among
 
 Equal for all: random crops of 90 to 100 % of the area to 224 px, batches of 64, one thread in each process, tokens by
 open_clip's SimpleTokenizer (but for the last two), a warm page cache. As it comes: open_clip delivers normalised
-float32, which it makes in the loader; the others deliver uint8, to be normalised on the device. Shuffle buffers are
-webdataset's 1,000 samples and open_clip's 5,000; what they hold at the end of a turn is in the peak memory.
+float32, which it makes in the loader; the others deliver uint8, to be normalised on the device; this stream's lies
+channels last. Shuffle buffers are webdataset's 1,000 samples and open_clip's 5,000, both bounded by what a turn reads.
 
 Every turn is a fresh process. Rates are of the steady state: starting processes and the first batches are left out.
 Contenders take turns (A B C D A B C D ...), a round gives one ratio, and the table holds medians over the rounds, with
@@ -145,7 +145,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     machine.warn_if_busy(result["machine"])
     scratch = folder / "scratch"
-    scratch.mkdir(exist_ok=True)
+    scratch.mkdir(parents=True, exist_ok=True)
     for size in options.sizes:
         amount = (QUICK if options.quick else AMOUNTS)[size]
         shards = folder / f"{size}-{amount.per_shard}"
