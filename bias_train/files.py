@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def write_text_once(path: Path, text: str) -> None:
 
 def _write_beside(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{threading.get_native_id()}.partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
