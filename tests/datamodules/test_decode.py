@@ -266,6 +266,17 @@ def test_what_is_no_picture_is_refused(data: bytes) -> None:
     assert reason(data) == "undecodable"
 
 
+@pytest.mark.xfail(strict=True, reason="datamodules/decode.py: Pillow's message tells the address of a buffer")
+def test_a_message_is_the_same_for_the_same_bytes_and_means_something() -> None:
+    messages = set()
+    for _ in range(3):
+        with pytest.raises(SampleError) as caught:
+            decode(b"<html>Not found</html>", "a.jpg")
+        messages.add(str(caught.value))
+    (message,) = messages
+    assert " object at 0x" not in message
+
+
 @pytest.mark.xfail(strict=True, reason="datamodules/decode.py: Pillow opens whatever it knows, PostScript among it")
 @pytest.mark.parametrize("kind", ["EPS", "TIFF", "PPM", "ICO"])
 def test_formats_that_no_shard_holds_are_not_tried(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
