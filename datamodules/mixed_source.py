@@ -22,7 +22,7 @@ from datamodules.evaluation import EvaluationSet, EvaluationStream, Relevance, e
 from datamodules.fingerprint import plan_differences
 from datamodules.index import ShardIndex
 from datamodules.plan import Composition, MixingPlan, MixSpec, Mode
-from datamodules.remote import CacheOptions
+from datamodules.remote import CacheOptions, Location, is_remote
 from datamodules.stream import MixedStream, Tokenize
 from datamodules.timed_loader import TimedLoader
 
@@ -93,6 +93,10 @@ class MixedSourceDataModule(pl.LightningDataModule):
             share, generators or {}, mode, composition, batch_size, blocks, twin_share, missing_twins, shuffle_shards,
             seed if seed is not None else 0,
         )  # fmt: skip
+        for location in (*train, *val):
+            if is_remote(location):
+                # Now, before any logger is told of the options: a location that holds a secret is refused.
+                Location.parse(location)
         self._own_seed = seed
         self.train_paths, self.val_paths = tuple(train), tuple(val)
         self.twin_share = twin_share

@@ -70,11 +70,15 @@ def user_message(error: BaseException) -> str | None:
     """Return the one line that an error is for the user, None where it is a defect that wants its traceback."""
     if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
         return str(error)
-    if not any(kind.__name__ in _USER_ERRORS for kind in type(error).__mro__):
+    # What a class of the configuration refuses comes wrapped by the parser, with every option of the class around it.
+    own: BaseException | None = error
+    while own is not None and not any(kind.__name__ in _USER_ERRORS for kind in type(own).__mro__):
+        own = own.__cause__
+    if own is None:
         return None
-    text = str(error)
+    text = str(own)
     # An error from a loader worker comes wrapped in that worker's traceback; its own message is the last part.
-    return text.rsplit(f"{type(error).__name__}: ", 1)[-1].strip() if text.startswith("Caught ") else text
+    return text.rsplit(f"{type(own).__name__}: ", 1)[-1].strip() if text.startswith("Caught ") else text
 
 
 if __name__ == "__main__":

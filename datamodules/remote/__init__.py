@@ -5,8 +5,8 @@ GOOGLE_APPLICATION_CREDENTIALS; for a pipe, variables of the environment that it
 a location, a pickle, a message or a log.
 """
 
-from datamodules.remote.locations import is_remote
+from datamodules.remote.locations import Location, is_remote
 from datamodules.remote.options import CacheOptions
 from datamodules.remote.store import RemoteStore, open_store
 
-__all__ = ["CacheOptions", "RemoteStore", "is_remote", "open_store"]
+__all__ = ["CacheOptions", "Location", "RemoteStore", "is_remote", "open_store"]
