@@ -39,7 +39,9 @@ def test_every_command_exists() -> None:
 def test_shard_commands_parse(command: list[str]) -> None:
     from bias_train.cli.shards import _parser
 
-    _parser().parse_args(command[1:])
+    options, rest = _parser().parse_known_args(command[1:])
+    # `plan` takes the options of `fit` too.
+    assert not rest or (options.command == "plan" and all(word.startswith("--data.") for word in rest))
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c[0] == "fit"], ids=" ".join)
