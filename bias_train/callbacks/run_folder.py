@@ -88,7 +88,7 @@ class RunFolder(pl.Callback):
             # Those of the step just taken are handed to loggers after the checkpoint.
             if trainer.training and step and every and step % every == 0:
                 scalars = {n: float(v) for n, v in trainer.logged_metrics.items() if n.startswith("train/")}
-                logger.expect(scalars, step - 1)
+                logger.expect({**scalars, "epoch": trainer.current_epoch}, step - 1)
             logger.save()
 
     def on_train_batch_end(
