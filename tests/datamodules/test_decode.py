@@ -363,6 +363,31 @@ def test_other_bombs_are_refused_by_their_headers(data: bytes) -> None:
     assert reason(data) == "oversized"
 
 
+def segments(data: bytes) -> list[tuple[int, bytes]]:
+    """The marker segments of a JPEG between its first and its last marker, scans with what they hold."""
+    found, at = [], 2
+    while data[at + 1] != 0xD9:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == 0xDA:
+            while data[end] != 0xFF or data[end + 1] in (0, *range(0xD0, 0xD8)):
+                end += 1
+        found.append((data[at + 1], data[at:end]))
+        at = end
+    return found
+
+
+@pytest.mark.xfail(strict=True, reason="datamodules/decode.py: decodes scan after scan, a minute's worth in a megabyte")
+def test_a_large_jpeg_of_empty_scans_without_end_is_refused_unread() -> None:
+    """Every scan is a pass over the whole picture, and an empty one takes no more than a few hundred bytes."""
+    parts = segments(encoded(Image.new("RGB", (4200, 4200)), "JPEG", progressive=True))
+    scan = min((part for marker, part in parts if marker == 0xDA), key=len)
+    bomb = b"\xff\xd8" + b"".join(part for _, part in parts) + 200 * scan + b"\xff\xd9"
+    with pytest.raises(SampleError, match=r"a\.jpg: is a JPEG of more than \d+ scans"):
+        decode(bomb, "a.jpg", min_side=16)
+    honest = encoded(Image.new("RGB", (4200, 4200)), "JPEG", progressive=True)
+    assert decode(honest, min_side=500).shape == (525, 525, 3)
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits of a process's memory are Linux's")
 def test_bombs_take_no_memory(tmp_path: Path) -> None:
     """In a process that may grow by 256 MB, far less than the pictures claim."""
