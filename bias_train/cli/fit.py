@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from bias_train.callbacks.plan_record import PlanRecord
 from bias_train.callbacks.run_folder import RunFolder, resume_point
+from bias_train.callbacks.step_seed import StepSeed
 from bias_train.callbacks.stream_monitor import StreamMonitor
 from bias_train.checkpoints import AsyncCheckpointIO, AtomicCheckpointIO
 from bias_train.cli.includes import expand_includes
@@ -99,6 +100,7 @@ class FitCLI(LightningCLI):
             RunFolder(folder, self.parser.dump(self.config, skip_none=False)),
             PlanRecord(folder),
             StreamMonitor(),
+            StepSeed(),
             ModelCheckpoint(
                 folder / "checkpoints",
                 filename="step={step}",
