@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from datamodules.errors import DataError, SampleError
 
@@ -18,6 +19,11 @@ Picture = npt.NDArray[np.uint8]
 
 # A picture of more pixels than this is refused before it is decoded: a few kilobytes can claim gigabytes.
 MAX_PIXELS = 200_000_000
+
+# Others would be tried too, and PostScript is a program that Pillow hands to another program.
+_OTHER_FORMATS = ("PNG", "WEBP")
+
+_SCAN, _MOST_SCANS = b"\xff\xda", 100
 
 # Workers are processes already; OpenCV's own threads would only compete with them.
 cv2.setNumThreads(0)
@@ -82,24 +88,43 @@ def decode(data: bytes, name: str = "picture", *, min_side: int = 0) -> Picture:
     """
     try:
         if data[:2] == b"\xff\xd8":
-            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-            if height * width > MAX_PIXELS:
-                raise _oversized(name, width, height)
-            return simplejpeg.decode_jpeg(
-                data, "RGB", min_height=min_side, min_width=min_side, min_factor=1, fastdct=False, fastupsample=False
-            )
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise _oversized(name, image.width, image.height)
-            return np.asarray(image.convert("RGB"))
+            return _decode_jpeg(data, name, min_side)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's of large pictures: ours is the limit
+            with Image.open(io.BytesIO(data), formats=_OTHER_FORMATS) as image:
+                _check_pixels(name, image.width, image.height)
+                return _rgb(image)
     except SampleError:
         raise
+    except Image.DecompressionBombError as error:
+        raise SampleError("oversized", f"{name}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise SampleError("undecodable", f"{name}: is no JPEG, PNG or WebP") from error
     except Exception as error:  # decoders raise whatever they please on corrupt data
         raise SampleError("undecodable", f"{name}: cannot be decoded ({error})") from error
 
 
-def _oversized(name: str, width: int, height: int) -> SampleError:
-    return SampleError("oversized", f"{name}: {width} x {height} pixels is over the limit of {MAX_PIXELS}")
+def _decode_jpeg(data: bytes, name: str, min_side: int) -> Picture:
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    _check_pixels(name, width, height)
+    # Every scan is a pass over the whole picture, and an empty one takes a few bytes.
+    if data.count(_SCAN) > _MOST_SCANS:
+        raise SampleError("oversized", f"{name}: is a JPEG of more than {_MOST_SCANS} scans")
+    return simplejpeg.decode_jpeg(
+        data, "RGB", min_height=min_side, min_width=min_side, min_factor=1, fastdct=False, fastupsample=False
+    )
+
+
+def _rgb(image: Image.Image) -> Picture:
+    if image.mode.startswith("I"):  # 16 bits, of which Pillow would cut off what is above 255
+        grey = (np.asarray(image).astype(np.int64) // 257).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
+
+
+def _check_pixels(name: str, width: int, height: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise SampleError("oversized", f"{name}: {width} x {height} pixels is over the limit of {MAX_PIXELS}")
 
 
 def fit(picture: Picture, size: tuple[int, int], crop: Crop | None = None, out: Picture | None = None) -> Picture:
@@ -126,7 +151,7 @@ def fit(picture: Picture, size: tuple[int, int], crop: Crop | None = None, out: 
     if crop is not None:
         top, left = top + crop.top * cut_height, left + crop.left * cut_width
         cut_height, cut_width = crop.height * cut_height, crop.width * cut_width
-    y0, x0 = round(top), round(left)
+    y0, x0 = min(round(top), height - 1), min(round(left), width - 1)
     y1, x1 = max(round(top + cut_height), y0 + 1), max(round(left + cut_width), x0 + 1)
     part = picture[y0:y1, x0:x1]
     if part.shape[:2] == size:

@@ -25,6 +25,9 @@ from datamodules.shard_scan import CaptionFormat, Scan, file_sha256, foreign_cap
 from datamodules.store import FolderStore, ShardInfo, Store, reindex
 from datamodules.strings import Strings
 
+# A larger index, of millions of samples, is compared with its checksum on request only: a run must resume at once.
+_READ_WHOLE = 2**28
+
 
 @dataclass(eq=False)
 class ShardIndex:
@@ -228,7 +231,8 @@ class ShardIndex:
             return join_indexes([cls.load(one, verify=verify, cache=cache) for one in path])
         if isinstance(path, str) and is_remote(path):
             remote = open_store(path, cache=cache)
-            index = cls.open(remote.index_file(), remote)
+            fetched = remote.index_file()
+            index = cls.open(fetched, remote, whole=verify or fetched.stat().st_size < _READ_WHOLE)
             index.check()
             return index
         given = Path(path).expanduser()
@@ -239,7 +243,7 @@ class ShardIndex:
         if not file.is_file():
             old = "only one of an older release" if (folder / OLD_NAME).is_file() else "no index"
             raise DataError(f"{folder}: has {old}; {reindex(folder)}")
-        index = cls.open(file, FolderStore(folder))
+        index = cls.open(file, FolderStore(folder), whole=verify or file.stat().st_size < _READ_WHOLE)
         if given.suffix == ".tar":
             names = [info.name for info in index.shards]
             if given.name not in names:
@@ -251,13 +255,18 @@ class ShardIndex:
         return index
 
     @classmethod
-    def open(cls, file: Path, store: Store) -> ShardIndex:
+    def open(cls, file: Path, store: Store, *, whole: bool = False) -> ShardIndex:
         """Map an index file.
+
+        Args:
+            file: the index.
+            store: where its shards lie.
+            whole: compare its checksum, which reads all of it.
 
         Raises:
             DataError: if it is no index, damaged or of another version.
         """
-        columns, about = read_index(file, store.location)
+        columns, about = read_index(file, store.location, whole=whole)
         return cls(
             store=store,
             shards=tuple(ShardInfo(**info) for info in about["shards"]),
@@ -429,7 +438,7 @@ def join_indexes(indexes: Sequence[ShardIndex]) -> ShardIndex:
     keys = pa.concat_arrays([index.keys.arrow for index in indexes])
     if pc.count_distinct(keys).as_py() != len(keys):
         counts = pc.value_counts(keys)
-        key = counts.field("values")[pc.index(pc.greater(counts.field("counts"), 1), True).as_py()].as_py()
+        key = Strings(counts.field("values"))[pc.index(pc.greater(counts.field("counts"), 1), True).as_py()]
         wanted = pa.array([key], pa.large_string())
         holders = [str(index.folder) for index in indexes if pc.is_in(wanted, index.keys.arrow)[0].as_py()]
         raise DataError(

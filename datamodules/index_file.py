@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from datamodules.errors import DataError
+from datamodules.sample import REAL
 from datamodules.store import reindex
 from datamodules.strings import Strings
 
@@ -102,6 +104,13 @@ class Columns:
             captions=self.captions.take(captions),
         )
 
+    def checksum(self) -> int:
+        """CRC-32 of the whole table."""
+        found = self.captions.crc(self.keys.crc())
+        for name in (*_OF_SAMPLES, *_OF_PICTURES, "view_start", "caption_start"):
+            found = zlib.crc32(np.ascontiguousarray(getattr(self, name)).data, found)
+        return found
+
     @classmethod
     def concatenate(cls, parts: Sequence[Columns]) -> Columns:
         """Put tables one after the other; shards, labels, views and sources must share their codes already."""
@@ -163,7 +172,11 @@ def write_index(target: Path, columns: Columns, about: dict[str, Any]) -> None:
             pa.LargeListArray.from_arrays(pa.array(columns.view_start), pictures),
         ],
         schema=_SCHEMA.with_metadata(
-            {_METADATA: json.dumps({"version": INDEX_VERSION, **about}, ensure_ascii=False).encode()}
+            {
+                _METADATA: json.dumps(
+                    {"version": INDEX_VERSION, "crc": _checksum(columns, about), **about}, ensure_ascii=False
+                ).encode()
+            }
         ),
     )
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
@@ -176,12 +189,13 @@ def write_index(target: Path, columns: Columns, about: dict[str, Any]) -> None:
         raise DataError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
-def read_index(file: Path, location: str) -> tuple[Columns, dict[str, Any]]:
+def read_index(file: Path, location: str, *, whole: bool) -> tuple[Columns, dict[str, Any]]:
     """Map the file.
 
     Args:
         file: the index's file.
         location: where its shards lie, for errors.
+        whole: read all of it and compare its checksum; otherwise see only that no number leads out of it.
 
     Returns:
         The table, its arrays being parts of the mapped file; and what else was written with it.
@@ -202,8 +216,13 @@ def read_index(file: Path, location: str) -> tuple[Columns, dict[str, Any]]:
                 raise ValueError("its columns are not those of an index")
             batch = reader.get_batch(0)
             batch.validate()
+            crc = about["crc"]
+        _check_about(about)
         columns = _columns(batch)
         _check(columns, about)
+        about = {name: about[name] for name in about if name not in ("version", "crc")}
+        if whole and _checksum(columns, about) != crc:
+            raise ValueError("its checksum differs")
     except DataError:
         raise
     except (pa.ArrowException, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
@@ -237,12 +256,37 @@ def _offsets(lists: pa.LargeListArray) -> npt.NDArray[np.int64]:
     return np.asarray(lists.offsets.to_numpy(zero_copy_only=True), dtype=np.int64)
 
 
+def _checksum(columns: Columns, about: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(about, sort_keys=True).encode(), columns.checksum())
+
+
+def _check_about(about: dict[str, Any]) -> None:
+    """See that what was written with the table is what it should be."""
+    for shard in about["shards"]:
+        name, sizes = shard["name"], (shard["samples"], shard["bytes"])
+        if set(shard) != {"name", "samples", "bytes", "sha256"} or any(type(n) is not int or n < 0 for n in sizes):
+            raise ValueError("its list of shards is damaged")
+        if not isinstance(shard["sha256"], str) or PurePosixPath(name).is_absolute() or ".." in name.split("/"):
+            raise ValueError("its list of shards is damaged")
+    for field, first in (("labels", None), ("view_names", ""), ("sources", REAL)):
+        names = about[field]
+        if not isinstance(names, list) or len(set(names)) != len(names) or {type(name) for name in names} - {str}:
+            raise ValueError(f"its {field} are damaged")
+        if first is not None and names[:1] != [first]:
+            raise ValueError(f"its {field} are damaged")
+    for entry in about["problems"].values():
+        if type(entry["count"]) is not int or not isinstance(entry["examples"], list):
+            raise ValueError("its list of problems is damaged")
+
+
 def _check(columns: Columns, about: dict[str, Any]) -> None:
     """See that no number points out of its table: a damaged file must not lead a reader astray."""
     shards, labels, views, sources = (len(about[name]) for name in ("shards", "labels", "view_names", "sources"))
     samples, pictures, captions = len(columns.keys), len(columns.offset), len(columns.captions)
     sound = (
-        _grows(columns.view_start, pictures, strictly=True)
+        columns.keys.is_sound
+        and columns.captions.is_sound
+        and _grows(columns.view_start, pictures, strictly=True)
         and _grows(columns.caption_start, captions)
         and _within(columns.shard, 0, shards)
         and _within(columns.label, -1, labels)

@@ -28,9 +28,18 @@ from datamodules.timed_loader import TimedLoader
 
 log = logging.getLogger(__name__)
 
+_MOST_TOLD = 200
+
 
 class MixedSourceDataModule(pl.LightningDataModule):
     """Streams training batches that mix photos and generated pictures, and the pictures of the evaluation.
+
+    A training picture that cannot be used (:class:`datamodules.errors.SampleError` lists why) is counted by kind in
+    ``skips`` and logged, and another picture of the same source, drawn from the plan's seed, takes its slot, so that the
+    batch keeps its ratio; its twin goes with it. A twin that cannot be used is left out. Twenty spares in a row that
+    cannot be used either, or more than ``max_bad_share`` of all on one rank, stop the run. In the evaluation nothing is
+    replaced: a picture that cannot be used stops the run by name. Indexes are checked when they are loaded: one that is
+    damaged, of another version or of other shards is refused.
 
     Args:
         train: folders of shards (each with its index) to train on; photos and generated pictures may lie in one set (as
@@ -114,6 +123,7 @@ class MixedSourceDataModule(pl.LightningDataModule):
         self.skips: Counter[str] = Counter()
         self.delivered: Counter[str] = Counter()
         self._stored: Counter[str] = Counter()
+        self._told: set[str] = set()
         self._restored: dict[str, Any] | None = None
 
     def setup(self, stage: str | None = None) -> None:
@@ -205,8 +215,11 @@ class MixedSourceDataModule(pl.LightningDataModule):
         assert self.plan is not None
         counts = torch.bincount(batch["source"], minlength=len(self.plan.catalogue.sources)).tolist()
         self.delivered.update(dict(zip(self.plan.catalogue.sources, counts, strict=True)))
-        for skip in skipped[:3]:
-            log.warning("replaced a picture that could not be read: %s", skip.message)
+        for skip in skipped:
+            # Each once, and not without end: a shard that is gone would fill the log.
+            if skip.message not in self._told and len(self._told) < _MOST_TOLD:
+                self._told.add(skip.message)
+                log.warning("replaced a picture that could not be used (%s): %s", skip.kind, skip.message)
         # A tiny count says little about the share: the first thousand pictures may hold a few bad ones.
         if self.skipped > max(self.max_bad_share * self.seen, self.max_bad_share * 1000):
             raise DataError(

@@ -7,6 +7,7 @@ import json
 import os
 import zlib
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,11 @@ from datamodules.problems import Problems
 from datamodules.sample import ANCHOR, IMAGE_EXTENSIONS, Sample, SchemaVersionError, check_key
 from datamodules.tar_members import Member, TarDamage, walk_tar
 
-_MOST_BYTES = 2**31 - 1  # sizes are int32 in the index
+# A member is read at once, and a header may claim anything.
+_LARGEST_PICTURE = 2**28
+_LARGEST_DESCRIPTION = 2**26
+_CHUNK = 2**20
+_MOST_NAMES = 2**15  # int16 numbers them
 
 
 class CaptionFormat:
@@ -75,11 +80,29 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 class Codes(dict[str, int]):
-    """Numbers for names, given out in the order in which they are first met."""
+    """Numbers for names, given out in the order in which they are first met.
+
+    Args:
+        what: what they name.
+        known: names that have their numbers already.
+        most: so many names at most.
+    """
+
+    def __init__(self, what: str, known: Mapping[str, int] | None = None, most: int = 2**31) -> None:
+        super().__init__(known or {})
+        self.what, self.most = what, most
 
     def __missing__(self, name: str) -> int:
+        if len(self) == self.most:
+            raise TooManyNamesError(
+                f"more than {self.most:,} {self.what}: is that field a free text? Name few, and put the rest under meta"
+            )
         number = self[name] = len(self)
         return number
+
+
+class TooManyNamesError(DataError):
+    """The set has more sources or views than an index can number: a mistake in all of it, not in one sample."""
 
 
 @dataclass
@@ -101,9 +124,9 @@ class Scan:
     crc: array[int] = field(default_factory=lambda: array("I"))
     caption_end: array[int] = field(default_factory=lambda: array("q"))
     captions: list[str] = field(default_factory=list)
-    labels: Codes = field(default_factory=Codes)
-    view_names: Codes = field(default_factory=lambda: Codes({ANCHOR: 0}))
-    sources: Codes = field(default_factory=Codes)
+    labels: Codes = field(default_factory=lambda: Codes("labels"))
+    view_names: Codes = field(default_factory=lambda: Codes("views", {ANCHOR: 0}, _MOST_NAMES))
+    sources: Codes = field(default_factory=lambda: Codes("sources", most=_MOST_NAMES))
     problems: Problems = field(default_factory=Problems)
     seen: set[str] = field(default_factory=set)
 
@@ -191,6 +214,8 @@ class _Shard:
             self._add(members)
         except SchemaVersionError as error:
             raise SchemaVersionError(f"{self.path}: {error}") from error
+        except TooManyNamesError as error:
+            raise TooManyNamesError(f"{self.path}: {error}") from error
         except DataError as error:
             self.problem("unusable description", str(error))
 
@@ -200,8 +225,8 @@ class _Shard:
             view, _, extension = suffix.rpartition(".")
             if extension not in IMAGE_EXTENSIONS:
                 continue
-            if not 0 < member.size <= _MOST_BYTES:
-                self.problem("empty picture" if not member.size else "picture over 2 GiB", member.name)
+            if not 0 < member.size <= _LARGEST_PICTURE:
+                self.problem("empty picture" if not member.size else "picture over 256 MiB", member.name)
             elif view in pictures:
                 self.problem("second picture of one name", member.name)
             else:
@@ -230,6 +255,10 @@ class _Shard:
         for name in pictures:
             if name and name not in sample.views:
                 self.problem("view without description", pictures[name].name)
+        # All that may fail comes before the first column is touched, so that they stay in step.
+        view_names = [scan.view_names[name] for name in names]
+        sources = [scan.sources[sample.views[name].source if name else sample.source] for name in names]
+        checksums = [self._crc(pictures[name]) for name in names]
         scan.seen.add(key)
         scan.keys.append(key)
         scan.shard.append(self.number)
@@ -238,18 +267,31 @@ class _Shard:
         scan.caption_format.append(kind)
         scan.json_offset.append(member.offset)
         scan.json_size.append(member.size)
+        scan.view_name.extend(view_names)
+        scan.view_source.extend(sources)
+        scan.crc.extend(checksums)
         for name in names:
-            scan.view_name.append(scan.view_names[name])
-            scan.view_source.append(scan.sources[sample.views[name].source if name else sample.source])
             scan.offset.append(pictures[name].offset)
             scan.size.append(pictures[name].size)
-            scan.crc.append(zlib.crc32(os.pread(self.file, pictures[name].size, pictures[name].offset)))
             scan.captions.extend((sample.views[name].captions or ()) if name else sample.captions)
             scan.caption_end.append(len(scan.captions))
         scan.view_end.append(len(scan.offset))
 
+    def _crc(self, member: Member) -> int:
+        crc = 0
+        for start in range(0, member.size, _CHUNK):
+            data = os.pread(self.file, min(_CHUNK, member.size - start), member.offset + start)
+            if not data:
+                raise DataError(f"{member.name}: the shard shrinks while it is indexed")
+            crc = zlib.crc32(data, crc)
+        return crc
+
     def _describe(self, key: str, members: dict[str, Member]) -> tuple[Sample, int, Member] | None:
         json_member, text_member = members.get("json"), members.get("txt")
+        for member in (json_member, text_member):
+            if member is not None and member.size > _LARGEST_DESCRIPTION:
+                self.problem("description over 64 MiB", member.name)
+                return None
         obj: dict[str, Any] = {}
         if json_member is not None:
             obj = parse_json(os.pread(self.file, json_member.size, json_member.offset), key)

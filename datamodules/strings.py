@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
@@ -39,6 +40,13 @@ class Strings(Sequence[str]):
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether every string lies within the buffer, one after the other."""
+        return bool(
+            self._offsets[0] >= 0 and self._offsets[-1] <= len(self._data) and np.all(np.diff(self._offsets) >= 0)
+        )
+
     @overload
     def __getitem__(self, at: int) -> str: ...
 
@@ -54,6 +62,11 @@ class Strings(Sequence[str]):
         if not 0 <= at < len(self):
             raise IndexError(at)
         return str(self._data[self._offsets[at] : self._offsets[at + 1]], "utf-8", "replace")
+
+    def crc(self, start: int = 0) -> int:
+        """CRC-32 of all strings, going on from another checksum."""
+        first, last = int(self._offsets[0]), int(self._offsets[-1])
+        return zlib.crc32(self._data[first:last], zlib.crc32((self._offsets - first).data, start))
 
     def __iter__(self) -> Iterator[str]:
         for at in range(len(self)):
