@@ -35,11 +35,11 @@ class MixedSourceDataModule(pl.LightningDataModule):
     """Streams training batches that mix photos and generated pictures, and the pictures of the evaluation.
 
     A training picture that cannot be used (:class:`datamodules.errors.SampleError` lists why) is counted by kind in
-    ``skips`` and logged, and another picture of the same source, drawn from the plan's seed, takes its slot, so that the
+    ``skips`` and logged. Another picture of the same source, drawn from the plan's seed, takes its slot, so that the
     batch keeps its ratio; its twin goes with it. A twin that cannot be used is left out. Twenty spares in a row that
-    cannot be used either, or more than ``max_bad_share`` of all on one rank, stop the run. In the evaluation nothing is
-    replaced: a picture that cannot be used stops the run by name. Indexes are checked when they are loaded: one that is
-    damaged, of another version or of other shards is refused.
+    cannot be used either, or more than ``max_bad_share`` of all on one rank, stop the run. In the evaluation nothing
+    is replaced: a picture that cannot be used stops the run by name. Indexes are checked when they are loaded: one
+    that is damaged, of another version or of other shards is refused.
 
     Args:
         train: folders of shards (each with its index) to train on; photos and generated pictures may lie in one set (as

@@ -422,7 +422,7 @@ def test_training_ends_well_below_the_limit_and_at_once_beyond_it(
     assert made.skips == {"undecodable": made.skipped}
     assert 0 < made.skipped < 0.2 * made.seen
     assert made.delivered == {"real": 96, "gen": 96}
-    assert "replaced a picture that could not be read: k010: cannot be decoded" in caplog.text
+    assert "replaced a picture that could not be used (undecodable): k010: cannot be decoded" in caplog.text
     model = Nothing()
     with pytest.raises(DataError, match=r"data\.max_bad_share = 0\.0001 allows; the last: k010"):
         trainer(tmp_path, 8).fit(model, datamodule=untouched(folder, max_bad_share=0.0001))
