@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from multiprocessing.context import BaseContext
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -25,6 +23,7 @@ from datamodules.plan import Composition, MixingPlan, MixSpec, Mode
 from datamodules.remote import CacheOptions, Location, is_remote
 from datamodules.stream import MixedStream, Tokenize
 from datamodules.timed_loader import TimedLoader
+from datamodules.workers import end_with_trainer, worker_context
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +187,8 @@ class MixedSourceDataModule(pl.LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            multiprocessing_context=_worker_context(self.tokenize) if self.num_workers > 0 else None,
+            multiprocessing_context=worker_context(self.tokenize) if self.num_workers > 0 else None,
+            worker_init_fn=end_with_trainer,
         )
 
     def _place(self) -> tuple[int, int]:
@@ -262,13 +262,6 @@ class MixedSourceDataModule(pl.LightningDataModule):
                 f"the checkpoint was written under another mixing plan ({changes}): restore the old values, start a "
                 "new run, or set data.force_resume = true"
             )
-
-
-def _worker_context(tokenize: Tokenize | None) -> BaseContext:
-    """Start workers from a server that has imported what they need: seconds and hundreds of megabytes less for each."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["datamodules.stream", "datamodules.evaluation", type(tokenize).__module__])
-    return context
 
 
 def run_seed() -> int:

@@ -196,7 +196,7 @@ def launch(start: Start) -> list[int]:
 
 
 def wait(pids: list[int]) -> list[int]:
-    """Return exit codes, negative for a signal; kills all when one fails, and loader workers that are left."""
+    """Return exit codes, negative for a signal; kills all ranks when one fails, and sees their loader workers end."""
     codes: dict[int, int] = {}
     while len(codes) < len(pids):
         pid, status = os.waitpid(-1, 0)
@@ -207,8 +207,9 @@ def wait(pids: list[int]) -> list[int]:
             for other in pids:
                 if other not in codes:
                     os.kill(other, signal.SIGKILL)
-    for worker in psutil.Process(forkserver._forkserver._forkserver_pid).children():  # type: ignore[attr-defined]
-        worker.kill()
+    workers = psutil.Process(forkserver._forkserver._forkserver_pid).children()  # type: ignore[attr-defined]
+    _, left = psutil.wait_procs(workers, timeout=60)
+    assert not left, f"loader workers outlived their trainer: {left}"
     return [codes[pid] for pid in pids]
 
 
