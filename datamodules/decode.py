@@ -25,7 +25,7 @@ _MILD = 1.3
 # Others would be tried too, and PostScript is a program that Pillow hands to another program.
 _OTHER_FORMATS = ("PNG", "WEBP")
 
-_SCAN, _MOST_SCANS = b"\xff\xda", 100
+_LARGE_PIXELS, _MOST_SCANS, _SCAN = 2**24, 100, b"\xff\xda"
 
 # Workers are processes already; OpenCV's own threads would only compete with them.
 cv2.setNumThreads(0)
@@ -109,8 +109,9 @@ def decode(data: bytes, name: str = "picture", *, min_side: int = 0) -> Picture:
 def _decode_jpeg(data: bytes, name: str, min_side: int) -> Picture:
     height, width, _, _ = simplejpeg.decode_jpeg_header(data)
     _check_pixels(name, width, height)
-    # Every scan is a pass over the whole picture, and an empty one takes a few bytes.
-    if data.count(_SCAN) > _MOST_SCANS:
+    # Every scan is a pass over the whole picture, and an empty one takes a few bytes. Counting them takes a twentieth
+    # of decoding, so it is done where a pass is long.
+    if height * width > _LARGE_PIXELS and data.count(_SCAN) > _MOST_SCANS:
         raise SampleError("oversized", f"{name}: is a JPEG of more than {_MOST_SCANS} scans")
     return simplejpeg.decode_jpeg(
         data, "RGB", min_height=min_side, min_width=min_side, min_factor=1, fastdct=False, fastupsample=False
