@@ -1,4 +1,4 @@
-"""Where the shipped configurations lie: in a checkout, or inside an installed package."""
+"""Where the shipped configurations and job scripts lie: in a checkout, or inside an installed package."""
 
 from __future__ import annotations
 
@@ -29,3 +29,20 @@ def find_config(path: str | Path) -> Path:
     if not given.is_absolute() and shipped.is_file():
         return shipped
     raise FileNotFoundError(f"no configuration {given} here, and none is shipped under that name in {config_root()}")
+
+
+def find_script(name: str | Path) -> Path:
+    """Find a job script: the path itself, ``slurm/NAME`` here (where users keep those they have edited), or as shipped.
+
+    Args:
+        name: for example ``sweep.sbatch``.
+
+    Raises:
+        FileNotFoundError: naming the places that were looked at.
+    """
+    shipped = _PACKAGE.parent / "slurm" if config_root() != _PACKAGE else _PACKAGE / "slurm_scripts"
+    places = (Path(name), Path("slurm") / name, shipped / name)
+    for place in places:
+        if place.is_file():
+            return place
+    raise FileNotFoundError(f"no job script {name} here, in slurm/, or shipped in {shipped}")

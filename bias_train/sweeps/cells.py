@@ -113,6 +113,18 @@ def select(cells: list[Cell], wanted: list[str]) -> list[Cell]:
     return [cell for cell in cells if cell.id in kept]
 
 
+def current_fingerprint(document: Mapping[str, Any]) -> str:
+    """Hash a cell's definition as its files are now.
+
+    Args:
+        document: what its ``cell.json`` holds, which has the hash of when the cell was made.
+
+    Raises:
+        SweepError: if a file has gone or cannot be parsed.
+    """
+    return _hash([load_definition(Path(path)) for path in document["configs"]], document["overrides"])
+
+
 def label(value: Any) -> str:
     """Spell a coordinate for tables and folder names.
 
@@ -133,8 +145,7 @@ def _cell(sweep: Sweep, combination: tuple[Choice, ...], definitions: dict[Path,
     for config in configs:
         if config not in definitions:
             definitions[config] = load_definition(config)
-    # What the files hold rather than where they lie, in the order in which they win.
-    hashed = fingerprint({"configs": [definitions[config] for config in configs], "overrides": dict(overrides)})
+    hashed = _hash([definitions[config] for config in configs], dict(overrides))
     readable = "_".join(f"{_safe(name)}={_safe(label(value))}" for name, value in axes.items())
     identity = f"{readable[:LONGEST_NAME].rstrip('_=-.')}_{hashed}"
     return Cell(
@@ -147,6 +158,11 @@ def _cell(sweep: Sweep, combination: tuple[Choice, ...], definitions: dict[Path,
         folder=sweep.root / identity,
         sweep=sweep.name,
     )
+
+
+def _hash(configs: list[Any], overrides: Mapping[str, Any]) -> str:
+    """Hash what the files hold rather than where they lie, in the order in which they win."""
+    return fingerprint({"configs": configs, "overrides": dict(overrides)})
 
 
 def _safe(text: str) -> str:

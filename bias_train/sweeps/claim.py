@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
 from pathlib import Path
 
+from bias_train.sweeps.errors import SweepError
+
 LOCK = ".lock"
 _ATTEMPTS = 5
+_HELD = (errno.EACCES, errno.EAGAIN)
 
 
 class Claim:
@@ -23,14 +27,24 @@ class Claim:
 
     @classmethod
     def take(cls, folder: Path) -> Claim | None:
-        """Claim the folder (made if need be), or return None if a living process has it."""
+        """Claim the folder (made if need be), or return None if a living process has it.
+
+        Raises:
+            SweepError: where the file system has no locks.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         for attempt in range(_ATTEMPTS):
             try:
                 fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return cls(descriptor)
-            except OSError:
+            except OSError as error:
+                if error.errno not in _HELD:
+                    os.close(descriptor)
+                    raise SweepError(
+                        f"{folder}: its file system has no locks ({error.strerror}), so nothing would keep two jobs "
+                        "from training one cell; set the sweep's root to one that has them (Lustre: mounted with flock)"
+                    ) from error
                 # Another process may only be looking (see is_claimed), which takes it microseconds.
                 if attempt + 1 < _ATTEMPTS:
                     time.sleep(0.02)
@@ -53,8 +67,8 @@ def is_claimed(folder: Path) -> bool:
         return False
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno in _HELD
     else:
         return False
     finally:

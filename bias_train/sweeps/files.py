@@ -1,11 +1,14 @@
-"""Reading the small files of a run folder, which another process may be writing."""
+"""The files of a run folder, which other processes may be reading or writing."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
+
+from bias_train.sweeps.claim import LOCK
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -31,3 +34,14 @@ def last_lines(path: Path, count: int) -> list[str]:
         return []
     lines = (line.rstrip("\r").rsplit("\r", 1)[-1].rstrip() for line in text.split("\n"))
     return [line for line in lines if line][-count:]
+
+
+def empty(folder: Path) -> None:
+    """Remove a failed attempt, so that nothing of it is taken for a result of the next."""
+    for item in folder.iterdir():
+        if item.name == LOCK:  # another process may be claiming the folder
+            continue
+        if item.is_dir() and not item.is_symlink():
+            shutil.rmtree(item)
+        else:
+            item.unlink()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 import time
@@ -27,9 +26,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from bias_train.files import write_json
 from bias_train.sweeps import child
 from bias_train.sweeps.cells import Cell
-from bias_train.sweeps.claim import LOCK
 from bias_train.sweeps.errors import SweepError
-from bias_train.sweeps.files import last_lines, read_json
+from bias_train.sweeps.files import empty, last_lines, read_json
 from bias_train.sweeps.spec import SetupStep
 from bias_train.sweeps.status import LOG, STATUS, read_status, record_failure, record_interruption
 
@@ -40,9 +38,10 @@ PRELOAD = ("torch", "lightning", "bias_train.cli.fit")
 RESUME = "--resume=auto"
 GRACE_SECONDS = 20.0  # a training may write a checkpoint before it ends
 LOG_LINES = 12
+STAMPS = "setup.json"
 _POLL_SECONDS = 0.5
 
-Result = Literal["done", "failed", "busy"]
+Result = Literal["done", "failed", "busy", "preempted"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,8 @@ class Outcome:
 
     Attributes:
         cell: the cell.
-        result: ``done``, ``failed``, or ``busy`` where another process has the cell.
+        result: ``done``, ``failed``, ``busy`` where another process has the cell, or ``preempted`` where somebody else
+            asked its process to stop, which it did with a checkpoint.
         ran: False if it was done, or had failed, before.
         error: one line about the failure.
     """
@@ -127,13 +127,9 @@ class Runner:
             SweepError: if one fails, or does not create what it should.
             Interrupted: if a signal ended it.
         """
-        stamps = root / "setup.json"
-        for step in steps:
-            done = read_json(stamps).get("commands", [])
+        for step in unprepared(steps, root):
             words = list(step.command)
-            if step.creates.exists() if step.creates is not None else words in done:
-                continue
-            name = " ".join(["bias-train", *words])
+            name = step.spell()
             self.console.print(f"[bold]setup[/] {name}", highlight=False)
             process = self._context.Process(target=child.run_command, args=(self.command, words))
             with _Signals() as signals:
@@ -150,7 +146,7 @@ class Runner:
                 raise SweepError(f"the setup command `{name}` failed with exit code {process.exitcode}")
             if step.creates is None:
                 root.mkdir(parents=True, exist_ok=True)
-                write_json(stamps, {"commands": [*done, words]})
+                write_json(root / STAMPS, {"commands": [*_stamped(root), words]})
             elif not step.creates.exists():
                 raise SweepError(f"the setup command `{name}` did not create {step.creates}; correct its 'creates'")
 
@@ -199,7 +195,7 @@ class Runner:
 
     def _start(self, cell: Cell, progress: Progress) -> _Running:
         if read_status(cell.folder).state == "failed":
-            _empty(cell.folder)
+            empty(cell.folder)
         cell.folder.mkdir(parents=True, exist_ok=True)
         write_json(cell.folder / "cell.json", cell.document())
         arguments = (self.fit, [*cell.argv(), RESUME], cell.folder, self._threads)
@@ -219,6 +215,10 @@ class Runner:
         if code == 0 and state == "done":
             self.console.print(f"[green]done[/]   {cell.id}", highlight=False)
             return Outcome(cell, "done", ran=True)
+
+        if state == "preempted":
+            self.console.print(f"[yellow]stopped[/] {cell.id}, with a checkpoint", highlight=False)
+            return Outcome(cell, "preempted", ran=True, error="was asked to stop; the next run goes on with it")
 
         error = str(read_json(cell.folder / STATUS).get("error") or "") if state == "failed" else ""
         lines = last_lines(cell.folder / LOG, LOG_LINES)
@@ -277,6 +277,26 @@ class Runner:
             record_interruption(item.cell.folder)
 
 
+def unprepared(steps: Sequence[SetupStep], root: Path) -> list[SetupStep]:
+    """List the setup commands that have not run yet.
+
+    Args:
+        steps: the sweep's setup.
+        root: the sweep's folder, which holds the stamps of those that create no file.
+    """
+    done = _stamped(root)
+    return [
+        step
+        for step in steps
+        if not (step.creates.exists() if step.creates is not None else list(step.command) in done)
+    ]
+
+
+def _stamped(root: Path) -> list[list[str]]:
+    commands: list[list[str]] = read_json(root / STAMPS).get("commands", [])
+    return commands
+
+
 def _reason(code: int | None, lines: Sequence[str], state: Any) -> str:
     if code is not None and code < 0:
         name = signal.Signals(-code).name
@@ -286,17 +306,6 @@ def _reason(code: int | None, lines: Sequence[str], state: Any) -> str:
         return f"the training returned but left its state at {state!r} instead of 'done'"
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")] or list(lines)
     return said[-1] if said else f"exit code {code} and an empty log"
-
-
-def _empty(folder: Path) -> None:
-    """Remove a failed attempt, so that nothing of it is taken for a result of the next."""
-    for item in folder.iterdir():
-        if item.name == LOCK:  # another process may be claiming the folder
-            continue
-        if item.is_dir() and not item.is_symlink():
-            shutil.rmtree(item)
-        else:
-            item.unlink()
 
 
 def _signal_group(process: ForkServerProcess, signum: int) -> None:

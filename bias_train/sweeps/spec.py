@@ -32,6 +32,7 @@ mapping of overrides, or both under one name. ``exclude`` drops the cells that m
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,10 @@ class SetupStep:
 
     command: tuple[str, ...]
     creates: Path | None = None
+
+    def spell(self) -> str:
+        """Return the shell command."""
+        return shlex.join(["bias-train", *self.command])
 
 
 @dataclass(frozen=True)
