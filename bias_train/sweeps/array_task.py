@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import signal
 import subprocess
 from collections.abc import Sequence
@@ -31,7 +32,8 @@ RESUME = "--resume=auto"
 _FREE_RESTARTS = 3
 _REASON_LINES = 40
 _BEGIN = "--- started "
-_LAUNCHER = ("srun: ", "slurmstepd: ")
+_LAUNCHER = ("srun: ", "slurmstepd")
+_EXIT = re.compile(r"srun: error: \S+: tasks? [^:]+: (?:Exited with exit code (\d+)|\S+)")
 _STOPPED = {128 + signal.SIGTERM, 128 + signal.SIGUSR1}
 
 
@@ -103,9 +105,15 @@ def _train(entry: Entry, command: Sequence[str], job: str | None, max_restarts: 
 
     if code == 0 and state == "done":
         return _say(entry, "done")
+    said = _lines_of_attempt(folder / LOG)
+    code = _first_exit(said) or code
     if code in _STOPPED and state == "preempted":
-        return _say(entry, f"stopped with a checkpoint at step {after.get('step')}", code)
-    lines = [line for line in _lines_of_attempt(folder / LOG) if not line.startswith(_LAUNCHER)]
+        by = "as Slurm ends the job" if ending else "on a signal"
+        return _say(entry, f"stopped {by}, with a checkpoint at step {after.get('step')}", code)
+    if ending:  # Slurm has put the task back, or wants it gone; what the training made of that does not count
+        record_interruption(folder)
+        return _say(entry, "stopped as Slurm ends the job, before it could write a checkpoint", code)
+    lines = [line for line in said if not line.startswith(_LAUNCHER)]
     # A launcher that could not start anything fails with 1 too.
     if code in (0, 2) or (code == 1 and lines):
         if state != "failed" or not after.get("error"):
@@ -114,8 +122,6 @@ def _train(entry: Entry, command: Sequence[str], job: str | None, max_restarts: 
 
     # Whatever the others of several processes made of one's end, it was not the training that failed.
     record_interruption(folder)
-    if ending or code == 128 + signal.SIGTERM:  # Slurm has put the task back, or wants it gone
-        return _say(entry, "stopped without a checkpoint of its last step", code)
     farther = bool(_checkpoints(folder) - checkpoints)
     if restarts < max_restarts and (restarts < _FREE_RESTARTS or farther):
         _note(folder, f"the training ended with exit code {code}, without a word; back into the queue")
@@ -177,6 +183,15 @@ def _lines_of_attempt(log: Path) -> list[str]:
     lines = last_lines(log, _REASON_LINES)
     begins = [number for number, line in enumerate(lines) if line.startswith(_BEGIN)]
     return lines[begins[-1] + 1 :] if begins else lines
+
+
+def _first_exit(lines: Sequence[str]) -> int | None:
+    """The exit code of the first of several processes to fail; srun ends the others, and returns the highest code."""
+    for line in lines:
+        found = _EXIT.match(line)
+        if found:
+            return int(found.group(1)) if found.group(1) else None
+    return None
 
 
 def _reason(code: int, lines: Sequence[str], state: Any) -> str:

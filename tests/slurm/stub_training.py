@@ -2,9 +2,10 @@
 
     stub_training.py fit ... --act=ACT --run_dir FOLDER
 
-Every rank leaves its process id in ``rank-<rank>``; rank 0 keeps ``status.json`` as a training does, ``attempts`` has a
-line for each start. ACT is what the first start does once it has begun: ``train`` ends well; ``hold`` waits for a file
-``go`` beside the run folders, or for SIGTERM; ``kill`` is killed without a word. Later starts end well.
+Every rank leaves its process id in ``rank-<rank>``; rank 0 keeps ``status.json`` as a training does, ``attempts`` has
+a line for each start. ACT is what the first start does once it has begun: ``train`` ends well; ``hold`` waits for a
+file ``go`` beside the run folders, or for SIGTERM; ``kill`` is killed without a word; of ``break`` the other ranks fail
+while rank 0 waits to be ended. Later starts end well.
 """
 
 from __future__ import annotations
@@ -35,12 +36,16 @@ def status(state: str, step: int) -> None:
 if rank == 0:
     with (folder / "attempts").open("a") as stream:
         stream.write(" ".join(argv) + "\n")
+(folder / f"rank-{rank}").write_text(str(os.getpid()))
+if rank:
+    sys.exit(1 if act == "break" else 0)
 first = len((folder / "attempts").read_text().splitlines()) == 1
 status("running", 3)
-(folder / f"rank-{rank}").write_text(str(os.getpid()))
 if first and act == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
-while first and act == "hold" and not (folder.parent / "go").exists():
+signal.signal(signal.SIGTERM, signal.SIG_DFL if act == "break" else signal.getsignal(signal.SIGTERM))
+print("rank 0 trains", flush=True)
+while first and act in ("hold", "break") and not (folder.parent / "go").exists():
     if asked:
         time.sleep(1.0)  # a checkpoint takes its time
         status("preempted", 5)

@@ -274,10 +274,13 @@ def test_cancelled_cells_can_be_submitted_again(cluster: SlurmCluster, stub: Cal
 
 
 def test_a_cell_may_span_nodes(stub: Callable[..., Sweep]) -> None:
-    sweep = stub("train")
+    sweep = stub("train", "break")
     (array,) = sweep.submit(sbatch=("--nodes=2",))
-    assert sweep.ended(array) == ["COMPLETED"], sweep.said()
-    (folder,) = folders(sweep)
+    assert sweep.ended(array) == ["COMPLETED", "FAILED"], sweep.said()
+    # One process failed and srun ended the other: a failure, though srun's own code is that of the signal.
+    assert sweep.states() == ["done", "failed"], sweep.said()
+    folder, broken = folders(sweep)
+    assert attempts(broken) == 1
     assert sorted(path.name for path in folder.glob("rank-*")) == ["rank-0", "rank-1"]
     words = (folder / "attempts").read_text().split()
     assert words[-3:] == ["--resume=auto", "--trainer.num_nodes=2", "--trainer.devices=1"]
