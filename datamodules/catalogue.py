@@ -40,6 +40,29 @@ class _ClassTwins(NamedTuple):
     rank: Codes
 
 
+class Place(NamedTuple):
+    """Where a picture's bytes lie."""
+
+    home: ShardIndex
+    shard: int
+    offset: int
+    size: int
+    crc: int
+
+    def read(self) -> bytes:
+        """Read them.
+
+        Raises:
+            SampleError: if they cannot be read or are not those that were indexed.
+        """
+        return self.home.read_picture(self.shard, self.offset, self.size, self.crc)
+
+
+def _places(index: ShardIndex, shard: Codes, pictures: Ints) -> list[Place]:
+    columns = (shard, index.offset[pictures], index.size[pictures], index.crc[pictures])
+    return [Place(index, *row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """Pictures and samples of several shard sets under one numbering.
@@ -206,16 +229,28 @@ class Catalogue:
         number = bisect_right(self._first_sample, sample) - 1
         return self.indexes[number], sample - self._first_sample[number]
 
+    def places(self, pictures: Ints) -> list[Place]:
+        """Where pictures lie: [n] picture ids to n places."""
+        shard = self.sample_shard[self.picture_sample[pictures]]
+        if len(self.indexes) == 1:
+            return _places(self.indexes[0], shard, pictures)
+        number = np.searchsorted(self._first_picture, pictures, side="right") - 1
+        found: dict[int, Place] = {}
+        for which in np.unique(number).tolist():
+            here = np.flatnonzero(number == which)
+            inside = _places(
+                self.indexes[which], shard[here] - self._first_shard[which], pictures[here] - self._first_picture[which]
+            )
+            found.update(zip(here.tolist(), inside, strict=True))
+        return [found[at] for at in range(len(pictures))]
+
     def read(self, picture: int) -> bytes:
         """Read one picture's encoded bytes.
 
         Raises:
             SampleError: if they cannot be read or are not those that were indexed.
         """
-        number = bisect_right(self._first_picture, picture) - 1
-        index, at = self.indexes[number], picture - self._first_picture[number]
-        shard = int(self.sample_shard[self.picture_sample[picture]]) - self._first_shard[number]
-        return index.read_picture(shard, int(index.offset[at]), int(index.size[at]), int(index.crc[at]))
+        return self.places(np.array([picture]))[0].read()
 
     def captions(self, picture: int) -> tuple[str, ...]:
         """What is true of a picture: its own captions, or its anchor's."""

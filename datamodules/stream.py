@@ -96,6 +96,8 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         mine = slice(self.rank * size, (self.rank + 1) * size)
         pictures, samples, captions = (x[mine].tolist() for x in (slots.picture, slots.sample, slots.caption))
         wanted_twins = slots.twin[mine].tolist()
+        sources = catalogue.picture_source[slots.picture[mine]].tolist()
+        places = catalogue.places(slots.picture[mine])
         crops = self._crops(slots.sample[mine], slots.epoch[mine])
         images, twins = self._empty(size), self._empty(sum(twin >= 0 for twin in wanted_twins))
         twin_rows: list[int] = []
@@ -105,17 +107,18 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         skipped: list[Skip] = []
         for row in range(size):
             picture, sample, caption, twin = pictures[row], samples[row], captions[row], wanted_twins[row]
-            source = int(catalogue.picture_source[picture])
+            place = places[row]
             for attempt in range(_MAX_SPARES):
                 name = catalogue.name(picture)
                 try:
                     text = self._caption(picture, sample, caption)
-                    decode_and_fit(catalogue.read(picture), self.image_size, name, crops[row], images[row])
+                    decode_and_fit(place.read(), self.image_size, name, crops[row], images[row])
                     break
                 except SampleError as error:
                     skipped.append(Skip(error.kind, str(error)))
                     position = self.rank * size + row
-                    picture, sample, caption = plan.spare(step, position, attempt, source)
+                    picture, sample, caption = plan.spare(step, position, attempt, sources[row])
+                    (place,) = catalogue.places(np.array([picture]))
                     # The twin belongs to the picture that was given up.
                     twin = -1
             else:
@@ -125,8 +128,8 @@ class MixedStream(IterableDataset[dict[str, Any]]):
             texts.append(text)
             if twin >= 0:
                 try:
-                    place = twins[len(twin_rows)]
-                    decode_and_fit(catalogue.read(twin), self.image_size, catalogue.name(twin), crops[row], place)
+                    name = catalogue.name(twin)
+                    decode_and_fit(catalogue.read(twin), self.image_size, name, crops[row], twins[len(twin_rows)])
                     twin_rows.append(row)
                     twin_sources.append(int(catalogue.picture_source[twin]))
                 except SampleError as error:
@@ -136,7 +139,7 @@ class MixedStream(IterableDataset[dict[str, Any]]):
             "twin": _as_tensor(twins[: len(twin_rows)]),
             "twin_index": torch.tensor(twin_rows, dtype=torch.int64),
             "twin_source": torch.tensor(twin_sources, dtype=torch.int64),
-            "source": torch.from_numpy(catalogue.picture_source[pictures].astype(np.int64)),
+            "source": torch.tensor(sources, dtype=torch.int64),  # a spare is of the same
             "group": torch.from_numpy(catalogue.group[samples].astype(np.int64)),
             "caption_id": torch.tensor([string_id(text) for text in texts], dtype=torch.int64),
             "caption": texts,

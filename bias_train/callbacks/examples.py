@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 from lightning.pytorch.loggers import WandbLogger
 from PIL import Image
 from torch import Tensor
@@ -17,7 +16,7 @@ from datamodules.catalogue import Ints
 from datamodules.decode import decode
 from datamodules.evaluation import EvaluationSet
 
-_THUMBNAIL = 96
+LONGEST_QUERY = 300  # characters of a caption in a W&B table
 
 
 def write_examples(
@@ -26,10 +25,11 @@ def write_examples(
     rows: Ints,
     scores: Tensor,
     top: int,
+    size: int,
     ratio: float,
     step: int,
     folder: Path | None,
-    trainer: pl.Trainer,
+    loggers: Sequence[WandbLogger],
 ) -> None:
     """Write ``examples/examples.json`` with thumbnails, and a W&B table of the same.
 
@@ -41,10 +41,11 @@ def write_examples(
         rows: [G] the gallery's rows in the evaluation.
         scores: [n, G] float32.
         top: pictures a query.
+        size: longer side of a thumbnail, in pixels.
         ratio: share of generated pictures in the gallery.
         step: optimiser step.
         folder: run folder; None writes no files.
-        trainer: whose W&B loggers get the table.
+        loggers: W&B loggers that get the table.
     """
     examples = []
     pictures: list[list[Image.Image]] = []
@@ -54,7 +55,7 @@ def write_examples(
         shown: list[Image.Image] = []
         for score, place in zip(best.values[row].tolist(), best.indices[row].tolist(), strict=True):
             item = int(rows[place])
-            thumbnail = _thumbnail(evaluation, item)
+            thumbnail = _thumbnail(evaluation, item, size)
             name = f"{query:05d}_{len(results):02d}.jpg"
             shown.append(thumbnail)
             results.append(
@@ -70,15 +71,14 @@ def write_examples(
         examples.append({"query": evaluation.queries[query], "step": step, "ratio": ratio, "results": results})
     if folder is not None:
         _save(folder / "examples", examples, pictures)
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            _log_table(logger, examples, pictures, step)
+    for logger in loggers:
+        _log_table(logger, examples, pictures, step)
 
 
-def _thumbnail(evaluation: EvaluationSet, item: int) -> Image.Image:
+def _thumbnail(evaluation: EvaluationSet, item: int, size: int) -> Image.Image:
     data = evaluation.corpus.read(int(evaluation.picture[item]))
-    image = Image.fromarray(decode(data, evaluation.keys[item], min_side=_THUMBNAIL))
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    image = Image.fromarray(decode(data, evaluation.keys[item], min_side=size))
+    image.thumbnail((size, size))
     return image
 
 
@@ -108,5 +108,7 @@ def _log_table(
             image.save(buffer, "JPEG", quality=90)
             caption = f"{result['source']} {result['score']:.3f}{' *' if result['relevant'] else ''}"
             cells.append(wandb.Image(Image.open(buffer), caption=caption))
-        table.add_data(example["query"], *cells, *([None] * (longest - len(cells))))
-    logger.experiment.log({"bias/source/examples": table, "trainer/global_step": step})
+        query = example["query"]
+        shortened = query if len(query) <= LONGEST_QUERY else query[: LONGEST_QUERY - 1] + "…"
+        table.add_data(shortened, *cells, *([None] * (longest - len(cells))))
+    logger.log_metrics({"bias/source/examples": table}, step)  # type: ignore[dict-item]

@@ -18,6 +18,7 @@ from bias_train.checkpoints import AtomicCheckpointIO, damage_of, newest_checkpo
 from bias_train.csv_metrics import CSVMetrics
 from bias_train.errors import RunError
 from bias_train.files import write_json, write_text
+from bias_train.preemption import Preempted
 from bias_train.records import RecordsFile
 
 _PACKAGES = (
@@ -125,6 +126,9 @@ class RunFolder(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Say what ended the run."""
         if trainer.is_global_zero:
+            if isinstance(exception, Preempted):
+                self._status(trainer, "preempted")
+                return
             stopped = isinstance(exception, KeyboardInterrupt)
             self._status(trainer, "stopped" if stopped else "failed", f"{type(exception).__name__}: {exception}")
 

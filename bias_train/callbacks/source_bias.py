@@ -8,10 +8,12 @@ from typing import Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from bias_train.callbacks.axis import AxisCallback
 from bias_train.callbacks.examples import write_examples
+from bias_train.errors import RunError
 from bias_train.metrics.functional.source import source_bias
 from bias_train.records import Record, record
 from bias_train.stats import Bootstrap
@@ -30,8 +32,11 @@ class SourceBias(AxisCallback):
         mode: "clean" or "paper", see ``bias_train.metrics.functional.source``.
         resamples: bootstrap resamples behind each interval; 0 for none.
         each_generator: also measure each generator alone, where the shards hold several.
-        examples: queries whose top pictures are kept at each evaluation.
-        example_top: pictures per example query.
+        examples: queries whose top pictures are kept at each evaluation, at most 100.
+        example_top: pictures per example query, at most 50.
+        example_size: longer side of a kept picture in pixels, at most 512.
+        example_tables: W&B tables of the examples over a whole run, spread evenly and at the end; each holds
+            ``examples * example_top`` pictures. The run folder holds the latest examples only.
         seed: of galleries, resamples and examples.
     """
 
@@ -45,13 +50,25 @@ class SourceBias(AxisCallback):
         each_generator: bool = True,
         examples: int = 6,
         example_top: int = 8,
+        example_size: int = 96,
+        example_tables: int = 10,
         seed: int = 0,
     ) -> None:
+        for name, value, least, most in (
+            ("examples", examples, 0, 100),
+            ("example_top", example_top, 1, 50),
+            ("example_size", example_size, 16, 512),
+            ("example_tables", example_tables, 0, 1000),
+        ):
+            if not least <= value <= most:
+                raise RunError(f"SourceBias: {name} is {value}; give {least} to {most}")
         self.ratios, self.ks, self.precision_ks = tuple(ratios), tuple(ks), tuple(precision_ks)
         self.mode: Literal["clean", "paper"] = mode
         self.bootstrap = Bootstrap(resamples=resamples, seed=seed) if resamples else None
         self.each_generator = each_generator
-        self.examples, self.example_top, self.seed = examples, example_top, seed
+        self.examples, self.example_top, self.example_size = examples, example_top, example_size
+        self.example_tables, self.seed = example_tables, seed
+        self._table = -1  # of the tables that a run may have, the last that it got
 
     def evaluate(self, embedded: EmbeddedSet, step: int) -> list[Record]:
         """Compute the figures of every gallery."""
@@ -93,7 +110,20 @@ class SourceBias(AxisCallback):
         spread = torch.linspace(0, len(evaluation.queries) - 1, min(self.examples, len(evaluation.queries)))
         queries = sorted({int(value) for value in spread.round()})
         scores: Tensor = embedded.text[queries] @ embedded.image[rows].T
-        write_examples(evaluation, queries, rows, scores, self.example_top, 0.5, step, folder, trainer)
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        if not self._table_is_due(step, trainer.max_steps):
+            loggers = []
+        write_examples(
+            evaluation, queries, rows, scores, self.example_top, self.example_size, 0.5, step, folder, loggers
+        )
+
+    def _table_is_due(self, step: int, max_steps: int) -> bool:
+        """Whether this evaluation is the first in its share of the run, or the last of all."""
+        if not self.example_tables:
+            return False
+        share = min(step * (self.example_tables - 1) // max(max_steps, 1), self.example_tables - 1)
+        due, self._table = share > self._table, max(share, self._table)
+        return due
 
 
 def _of(embedded: EmbeddedSet) -> EvaluationSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,14 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import yaml
 from jsonargparse import ArgumentError
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from bias_train.callbacks.last_step import LastStep
 from bias_train.callbacks.plan_record import PlanRecord
 from bias_train.callbacks.run_folder import RunFolder, resume_point
 from bias_train.callbacks.step_seed import StepSeed
+from bias_train.callbacks.stop_at_step import StopAtStep
 from bias_train.callbacks.stream_monitor import StreamMonitor
 from bias_train.checkpoints import AsyncCheckpointIO, AtomicCheckpointIO
 from bias_train.cli.includes import expand_includes
@@ -28,6 +33,10 @@ from bias_train.csv_metrics import CSVMetrics
 from bias_train.errors import RunError
 from bias_train.files import write_text_once
 from bias_train.paths import find_config
+from bias_train.preemption import Preempted, requests
+from bias_train.slurm import requeue
+from bias_train.tracking.coordinates import coordinates
+from bias_train.tracking.wandb_logger import TolerantWandbLogger
 from models.module import RetrieverModule
 
 
@@ -39,16 +48,19 @@ class LoggingConfig:
         csv: ``metrics.csv`` in the run folder.
         tensorboard: event files in the run folder.
         wandb: Weights & Biases.
-        wandb_mode: "offline" keeps the run in the run folder, to be sent later with ``wandb sync``.
+        wandb_mode: "offline" keeps the run in the run folder, to be sent later with ``bias-train wandb sync``; "online"
+            sends it as it goes, and keeps it where the server does not answer.
+        wandb_timeout_s: longest wait for W&B's server, when training starts and when it ends.
         project: W&B project.
-        group: W&B group.
-        tags: W&B tags.
+        group: W&B group; null takes the sweep's name, where the run is a cell of one.
+        tags: W&B tags; none given takes ``axis=value`` for each axis of the sweep.
     """
 
     csv: bool = True
     tensorboard: bool = True
     wandb: bool = True
     wandb_mode: str = "offline"
+    wandb_timeout_s: float = 30.0
     project: str = "bias-train"
     group: str | None = None
     tags: list[str] = field(default_factory=list)
@@ -101,6 +113,8 @@ class FitCLI(LightningCLI):
             PlanRecord(folder),
             StreamMonitor(),
             StepSeed(),
+            StopAtStep(folder, requests),
+            LastStep(),
             ModelCheckpoint(
                 folder / "checkpoints",
                 filename="step={step}",
@@ -115,10 +129,12 @@ class FitCLI(LightningCLI):
             callbacks.append(RichProgressBar(leave=True) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50))
         return super().instantiate_trainer(
             callbacks=callbacks,
-            logger=_loggers(folder, config.logging),
+            logger=_loggers(folder, config.logging, self.parser.dump(self.config, skip_none=False)),
             plugins=[
                 *(options.plugins or []),
                 AsyncCheckpointIO() if config.checkpoint_async else AtomicCheckpointIO(),
+                # Lightning's own way saves in the handler, and puts what array tasks save into one folder.
+                *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []),
             ],
             default_root_dir=str(folder),
             **kwargs,
@@ -131,33 +147,37 @@ def _interval(options: Any) -> int:
     return max(int(options.max_steps), 1)
 
 
-def _loggers(folder: Path, options: Any) -> list[Logger]:
+def _loggers(folder: Path, options: Any, resolved: str) -> list[Logger]:
     loggers: list[Logger] = []
     if options.csv:
         loggers.append(CSVMetrics(folder))
     if options.tensorboard:
         loggers.append(TensorBoardLogger(str(folder), name="tensorboard", version=""))
     if options.wandb:
-        loggers.append(_wandb(folder, options))
+        loggers.append(_wandb(folder, options, resolved))
     return loggers
 
 
-def _wandb(folder: Path, options: Any) -> WandbLogger:
+def _wandb(folder: Path, options: Any, resolved: str) -> TolerantWandbLogger:
     if options.wandb_mode not in ("offline", "online"):
         raise RunError(f"logging.wandb_mode must be offline or online, got {options.wandb_mode!r}")
+    if options.wandb_timeout_s <= 0:
+        raise RunError(f"logging.wandb_timeout_s takes seconds above 0, got {options.wandb_timeout_s:g}")
     # One id per run folder, written before training starts: every restart is the same W&B run.
     file = folder / "wandb_id.txt"
     write_text_once(file, secrets.token_hex(4) + "\n")
     os.environ.setdefault("WANDB_SILENT", "true")
-    return WandbLogger(
-        name=folder.name,
-        save_dir=str(folder),
+    place = coordinates(folder)
+    return TolerantWandbLogger(
+        mode=options.wandb_mode,
+        timeout_s=options.wandb_timeout_s,
+        name=place.name,
+        save_dir=str(folder.absolute()),  # W&B's own process may stand in another folder
         project=options.project,
         id=file.read_text().strip(),
-        resume="allow",
-        offline=options.wandb_mode == "offline",
-        group=options.group,
-        tags=list(options.tags),
+        group=options.group or place.group,
+        tags=list(options.tags or place.tags),
+        config={**yaml.safe_load(resolved), **place.config},
     )
 
 
@@ -172,10 +192,37 @@ def fit(argv: Sequence[str]) -> Path:
 
     Raises:
         RunError, DataError, ModelError, LossError, FileNotFoundError: for what the user can mend.
+        Preempted: after SIGTERM or SIGUSR1, with a checkpoint; a Slurm job that got SIGUSR1 is in the queue again.
     """
     _quiet()
+    with requests:
+        cli = _cli(argv)
+        folder = Path(cli.config.run_dir)
+        checkpoint = resume_point(folder, cli.config.resume)
+        preempted: Preempted | None = None
+        try:
+            cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=False)
+        except Preempted as stop:
+            preempted = stop
+        finally:
+            # One process may train several retrievers in turn; W&B would add the next to this one's run.
+            for logger in cli.trainer.loggers:
+                if isinstance(logger, TolerantWandbLogger):
+                    logger.finish(preempted=preempted is not None)
+        if preempted is not None:
+            # Last of all, since Slurm ends what is left of the job at once. What sends SIGTERM puts it back itself, or
+            # wants it gone.
+            if preempted.signum == signal.SIGUSR1 and cli.trainer.is_global_zero:
+                requeue()
+            raise preempted
+    if cli.trainer.interrupted:
+        raise KeyboardInterrupt
+    return folder
+
+
+def _cli(argv: Sequence[str]) -> FitCLI:
     try:
-        cli = FitCLI(
+        return FitCLI(
             RetrieverModule,
             pl.LightningDataModule,
             subclass_mode_data=True,
@@ -192,18 +239,6 @@ def fit(argv: Sequence[str]) -> Path:
         )
     except ArgumentError as error:
         raise RunError(f"{' '.join(str(error).split())} (`bias-train fit --help` lists all options)") from error
-    folder = Path(cli.config.run_dir)
-    checkpoint = resume_point(folder, cli.config.resume)
-    try:
-        cli.trainer.fit(cli.model, cli.datamodule, ckpt_path=checkpoint, weights_only=False)
-    finally:
-        # One process may train several retrievers in turn; W&B would add the next to this one's run.
-        for logger in cli.trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.finish()
-    if cli.trainer.interrupted:
-        raise KeyboardInterrupt
-    return folder
 
 
 def main(argv: list[str]) -> int:

@@ -6,6 +6,8 @@ import os
 import sys
 from importlib import import_module
 
+from bias_train.preemption import Preempted
+
 COMMANDS = {
     "demo": ("render a small world, train with and without debiasing, and report, in minutes", "bias_train.cli.demo"),
     "shards": ("import, index and inspect shards", "bias_train.cli.shards"),
@@ -13,6 +15,7 @@ COMMANDS = {
     "fit": ("train one retriever", "bias_train.cli.fit"),
     "sweep": ("run a grid of trainings and see how far it is", "bias_train.cli.sweep"),
     "report": ("write an HTML report of runs or of a sweep", "bias_train.cli.report"),
+    "wandb": ("send offline runs to W&B, and set up a dashboard there", "bias_train.cli.wandb"),
 }
 
 # Errors that name what the user can mend: one line, no traceback. Anything else is a defect of ours.
@@ -38,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: arguments after the program's name; those of the process where None.
 
     Returns:
-        0 on success, 1 where a run failed, 2 for wrong usage or input, 130 after an interrupt.
+        0 on success, 1 where a run failed, 2 for wrong usage or input, 130 after an interrupt, 143 or 138 where a run
+        was asked to stop by SIGTERM or SIGUSR1 and has done so with a checkpoint.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -58,6 +62,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bias-train: interrupted; what was done is kept", file=sys.stderr)
         return 130
+    except Preempted as stop:
+        print(f"bias-train {name}: {stop} (--resume auto)", file=sys.stderr)
+        return 128 + stop.signum
     except (ValueError, OSError) as error:
         message = user_message(error)
         if message is None or os.environ.get("BIAS_TRAIN_TRACEBACK"):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bias_train.cli.main import user_message
+from bias_train.preemption import Preempted
 from bias_train.sweeps.claim import Claim
 from bias_train.sweeps.status import LOG, record_interruption
 
@@ -35,7 +36,7 @@ def resolve(target: str) -> Callable[..., Any]:
 
 
 def run_cell(target: str, argv: list[str], folder: Path, threads: int | None) -> None:
-    """Train one cell in this process and exit: 0 trained, 1 failed, 75 if another process has the cell.
+    """Train one cell in this process and exit: 0 trained, 1 failed, 75 another process has it, 143 asked to stop.
 
     Args:
         target: ``module:function`` that takes the arguments and raises on failure.
@@ -58,8 +59,11 @@ def run_cell(target: str, argv: list[str], folder: Path, threads: int | None) ->
         _be_relaunchable(argv)
         resolve(target)(argv)
         code = 0
+    except Preempted as stop:
+        code = 128 + stop.signum
+        print(f"{stop}")
     except SystemExit as error:
-        # An argument parser refuses so, having said why; Lightning ends so on SIGTERM, without a code.
+        # An argument parser refuses so, having said why.
         code = 0 if error.code in (None, 0) and not _orphaned.is_set() else 1
     except BaseException as error:
         message = user_message(error)
