@@ -204,31 +204,37 @@ def read_index(file: Path, location: str, *, whole: bool) -> tuple[Columns, dict
         DataError: if it is no index, of another version, or does not hang together.
     """
     try:
-        with pa.memory_map(str(file)) as mapped:
-            reader = pa.ipc.open_file(mapped)
-            about = json.loads((reader.schema.metadata or {})[_METADATA])
-            if about["version"] != INDEX_VERSION:
-                raise DataError(
-                    f"{file}: is an index of version {about['version']}, this release reads {INDEX_VERSION}; "
-                    f"{reindex(location)}"
-                )
-            if not reader.schema.equals(_SCHEMA) or reader.num_record_batches != 1:
-                raise ValueError("its columns are not those of an index")
-            batch = reader.get_batch(0)
-            batch.validate()
-            crc = about["crc"]
+        columns, about = _mapped(file, location)
         _check_about(about)
-        columns = _columns(batch)
-        _check(columns, about)
-        about = {name: about[name] for name in about if name not in ("version", "crc")}
-        if whole and _checksum(columns, about) != crc:
+        rest = {name: about[name] for name in about if name not in ("version", "crc")}
+        # Looked at through a mapping of its own, which is given up again: of the one that stays, only those pages take
+        # memory that a run really needs.
+        looked_at, _ = _mapped(file, location)
+        _check(looked_at, about)
+        if whole and _checksum(looked_at, rest) != about["crc"]:
             raise ValueError("its checksum differs")
     except DataError:
         raise
     except (pa.ArrowException, OSError, KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         why = str(error).partition("\n")[0] or type(error).__name__
         raise DataError(f"{file}: is no index of shards, or a damaged one ({why}); {reindex(location)}") from error
-    return columns, about
+    return columns, rest
+
+
+def _mapped(file: Path, location: str) -> tuple[Columns, dict[str, Any]]:
+    with pa.memory_map(str(file)) as mapped:
+        reader = pa.ipc.open_file(mapped)
+        about = json.loads((reader.schema.metadata or {})[_METADATA])
+        if about["version"] != INDEX_VERSION:
+            raise DataError(
+                f"{file}: is an index of version {about['version']}, this release reads {INDEX_VERSION}; "
+                f"{reindex(location)}"
+            )
+        if not reader.schema.equals(_SCHEMA) or reader.num_record_batches != 1:
+            raise ValueError("its columns are not those of an index")
+        batch = reader.get_batch(0)
+        batch.validate()
+    return _columns(batch), about
 
 
 def _columns(batch: pa.RecordBatch) -> Columns:
