@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 log = logging.getLogger(__name__)
+
+_DATA_DIR = "WANDB_DATA_DIR"
+_own_data_dir: str | None = None  # what a logger of this process has set, None where it is the user's
 
 Mode = Literal["online", "offline"]
 # Where one way of keeping a run fails, the next is tried; the last keeps nothing and cannot fail.
@@ -42,6 +47,8 @@ class TolerantWandbLogger(WandbLogger):
     @property
     def experiment(self) -> Any:
         """The W&B run, started at the first use; on other ranks than the first a stand-in that does nothing."""
+        if self._experiment is None:
+            self._keep_pictures_here()
         while True:
             try:
                 return super().experiment
@@ -50,6 +57,7 @@ class TolerantWandbLogger(WandbLogger):
                 if mode not in _NEXT:
                     raise
                 after = self._wandb_init["mode"] = _NEXT[mode]
+                _end_service()  # which takes the run that it could not start for one that goes on
                 log.warning("W&B could not start %s (%s): the run is %s", mode, _one_line(fault), _KEPT[after])
 
     @rank_zero_only
@@ -93,7 +101,22 @@ class TolerantWandbLogger(WandbLogger):
             yield
         except Exception as fault:
             self._closed = True
+            _end_service()
             log.warning("W&B failed (%s): nothing more is logged there; the other loggers go on", _one_line(fault))
+
+    def _keep_pictures_here(self) -> None:
+        """Have the pictures of tables lie in the run folder until they are sent, rather than in the user's home."""
+        global _own_data_dir
+        if os.environ.get(_DATA_DIR) == _own_data_dir and self._save_dir is not None:
+            _own_data_dir = os.environ[_DATA_DIR] = str(Path(self._save_dir) / "wandb" / "data")
+
+
+def _end_service() -> None:
+    """End W&B's own process, so that the next run has a new one and nothing waits for this one at exit."""
+    import wandb
+
+    with suppress(Exception):
+        wandb.teardown()
 
 
 def _one_line(fault: BaseException) -> str:
