@@ -232,18 +232,17 @@ class SlurmCluster:
         found = []
         for process in psutil.process_iter():
             try:
-                env = process.environ()
                 keeper = process.name() == "slurmstepd"
-                its = env.get("SLURMD_NODENAME")
-                if env.get("SLURM_CONF") != self.env["SLURM_CONF"] or process.pid == os.getpid():
-                    continue
-                if keeper:
-                    files = [Path(file.path).name for file in process.open_files()]
-                    its = next((name for name in NODES if f"slurmd.{name}.log" in files), its)
-                if its is not None and node in (None, its):
-                    found.append((not keeper, process))
+                if keeper:  # it has written its title over its environment
+                    logs = {Path(file.path) for file in process.open_files()}
+                    its = next((name for name in NODES if self.folder / f"slurmd.{name}.log" in logs), None)
+                else:
+                    env = process.environ()
+                    its = env.get("SLURMD_NODENAME") if env.get("SLURM_CONF") == self.env["SLURM_CONF"] else None
             except psutil.Error:
                 continue
+            if its is not None and node in (None, its):
+                found.append((not keeper, process))
         return [process for _, process in sorted(found, key=lambda pair: pair[0])]
 
 

@@ -159,6 +159,13 @@ def wandb_runs(run: Path) -> list[str]:
     return [path.name.rpartition("-")[2] for path in run.glob("wandb/offline-run-*")]
 
 
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def at_gate(cluster: SlurmCluster, folder: Path, job: str, life: int) -> list[int]:
     """Wait until both ranks of a life wait; returns their process ids."""
     files = [folder / f"waits-{life}-{rank}" for rank in (0, 1)]
@@ -223,10 +230,10 @@ def test_a_node_that_fails_costs_the_steps_since_a_checkpoint(
 ) -> None:
     folder = tmp_path / "job"
     job = submit(folder, gates=(6,))
-    pids = at_gate(cluster, folder, job, life=0)
+    first, _ = at_gate(cluster, folder, job, life=0)
     node = cluster.job(job)["BatchHost"]
     cluster.kill_slurmd(node)
-    assert not psutil.pid_exists(pids[0])
+    until(lambda: not alive(first), "the end of the first rank")
     cluster.wait_node(node, ["DOWN"])
     cluster.wait(job, ["PENDING"])
     cluster.start_slurmd(node)
