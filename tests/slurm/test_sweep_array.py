@@ -155,8 +155,8 @@ def test_a_sweep_survives_a_failure_and_a_preemption(cluster: SlurmCluster, tmp_
     assert told[5]["reason"] == "JobArrayTaskLimit"
     assert "sbatch" not in sweep("submit", "--dry-run")  # all of them are on their way
 
-    # By the task's own job id: given 12_1, scancel takes a success for a failure and signals for minutes.
-    cluster.signal(cluster.job(f"{array}_1")["JobId"], signal.SIGUSR1)
+    # The step, as Slurm itself does: for an array's task scancel takes success for failure, and signals for minutes.
+    cluster.signal(f"{cluster.job(f'{array}_1')['JobId']}.0", signal.SIGUSR1)
     until(lambda: sweep.states()[1] == "preempted", "the cell that was preempted", sweep.said)
     assert sweep.ended(array) == [*["COMPLETED"] * 2, "FAILED", *["COMPLETED"] * 3], sweep.said()
     told = sweep.status()
