@@ -186,7 +186,13 @@ def _lines_of_attempt(log: Path) -> list[str]:
 
 
 def _first_exit(lines: Sequence[str]) -> int | None:
-    """The exit code of the first of several processes to fail; srun ends the others, and returns the highest code."""
+    """The exit code of the first of several processes to fail; srun ends the others, and returns the highest code.
+
+    Example:
+        >>> _first_exit(["srun: error: n2: task 1: Exited with exit code 1", "srun: error: n1: task 0: Terminated"])
+        1
+        >>> _first_exit(["srun: error: n2: task 1: Killed", "srun: error: n1: task 0: Exited with exit code 1"])
+    """
     for line in lines:
         found = _EXIT.match(line)
         if found:
