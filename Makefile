@@ -24,7 +24,7 @@ demo: $(VENV)/ready
 	$(RUN)/bias-train demo
 
 test: $(VENV)/ready
-	$(RUN)/python -m pytest -m "not gpu"
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
 lint: $(VENV)/ready
 	$(RUN)/ruff check .

@@ -46,6 +46,7 @@ class RunFolder(pl.Callback):
         self.folder, self.config, self.status_every = Path(folder), config, status_every
         self._started = time.time()
         self._evaluated = -1
+        self._first_step = 0
         self._finished = self._trained = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -67,6 +68,7 @@ class RunFolder(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where a checkpoint is gone on from, begin where it stands."""
         self._trained = True
+        self._first_step = trainer.global_step
         if trainer.ckpt_path is not None:
             self._go_on(trainer)
 
@@ -165,6 +167,7 @@ class RunFolder(pl.Callback):
             {
                 "state": state,
                 "step": trainer.global_step,
+                "first_step": self._first_step,  # of this start, to tell its rate
                 "max_steps": trainer.max_steps,
                 "evaluated": self._evaluated,
                 "error": error,
