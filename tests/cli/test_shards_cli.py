@@ -105,7 +105,7 @@ def test_index_then_inspect_of_foreign_shards(
     assert main(["inspect", str(folder), "--decode"]) == 1
     out = capsys.readouterr().out
     assert "decoded 2 pictures, 1 of them broken or blank" in out
-    assert "00000.tar: 001: cannot be decoded" in out
+    assert "00000.tar: 001: is no JPEG, PNG or WebP" in out
     assert "left out of the index: no json and no txt: 1" in out
 
 
