@@ -17,6 +17,7 @@ import numpy.typing as npt
 from datamodules.errors import DataError
 from datamodules.hashing import mix
 from datamodules.index import ShardIndex
+from datamodules.index_file import recoded
 from datamodules.sample import Sample
 from datamodules.store import ShardInfo
 
@@ -120,12 +121,12 @@ class Catalogue:
             sources,
             labels,
             picture_sample=_joined(owner),
-            picture_source=_joined([_recoded(index.view_source, index.sources, sources) for index in indexes]),
-            picture_view=_joined([_recoded(index.view_name, index.view_names, views) for index in indexes]),
+            picture_source=_joined([recoded(index.view_source, index.sources, sources) for index in indexes]),
+            picture_view=_joined([recoded(index.view_name, index.view_names, views) for index in indexes]),
             view_names=views,
             anchor=_joined([_shifted(i.view_start[:-1], n) for i, n in zip(indexes, first_picture, strict=False)]),
             sample_shard=_joined([_shifted(i.shard, n) for i, n in zip(indexes, first_shard, strict=False)]),
-            sample_label=_joined([_recoded(index.label, index.labels, labels) for index in indexes]),
+            sample_label=_joined([recoded(index.label, index.labels, labels) for index in indexes]),
             caption_count=_joined([index.caption_count for index in indexes]),
             group=_joined([index.group for index in indexes]),
         )
@@ -308,11 +309,3 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 def _shifted(numbers: Any, by: int) -> Any:
     return numbers if by == 0 else numbers + by
-
-
-def _recoded(codes: Any, names: Sequence[str], order: Sequence[str]) -> Any:
-    """Codes of one table of names as codes of another; -1 stays."""
-    if tuple(names) == tuple(order):
-        return codes
-    table = np.array([order.index(name) for name in names] + [-1], dtype=codes.dtype)
-    return table[codes]

@@ -187,8 +187,8 @@ class EvaluationStream(IterableDataset[dict[str, Any]]):
         corpus, keys = self.evaluation.corpus, self.evaluation.keys
         pictures = np.empty((len(rows), *self.image_size, 3), dtype=np.uint8)
         try:
-            for place, row in zip(pictures, rows, strict=True):
-                decode_and_fit(corpus.read(int(self.evaluation.picture[row])), self.image_size, keys[row], out=place)
+            for out, place, row in zip(pictures, corpus.places(self.evaluation.picture[rows]), rows, strict=True):
+                decode_and_fit(place.read(), self.image_size, keys[row], out=out)
         except DataError as error:
             raise DataError(
                 f"evaluation: {error}; a figure without it would be about another gallery, so mend or leave out the "

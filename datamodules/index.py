@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from datamodules.errors import DataError, SampleError
-from datamodules.index_file import INDEX_NAME, OLD_NAME, Columns, read_index, write_index
+from datamodules.index_file import INDEX_NAME, OLD_NAME, Columns, read_index, recoded, write_index
 from datamodules.problems import Problems
 from datamodules.remote import CacheOptions, is_remote, open_store
 from datamodules.sample import ANCHOR, REAL, Sample, check_name
@@ -393,13 +393,6 @@ def find_tars(path: str | Path | Sequence[str | Path]) -> tuple[Path, list[Path]
     return Path(os.path.commonpath([tar.resolve().parent for tar in tars])), [tar.resolve() for tar in tars]
 
 
-def _recoded(names: Sequence[str], codes: Any, order: Sequence[str], dtype: type[np.signedinteger[Any]]) -> Any:
-    """Codes of one table of names as codes of another; -1 stays."""
-    place = {name: number for number, name in enumerate(order)}
-    table = np.array([place[name] for name in names] + [-1], dtype=dtype)
-    return table[np.asarray(codes, dtype=np.int64)]
-
-
 def _index_of(scan: Scan, folder: Path, shards: tuple[ShardInfo, ...]) -> ShardIndex:
     labels = tuple(sorted(scan.labels))
     sources = (REAL, *sorted(scan.sources.keys() - {REAL}))
@@ -407,14 +400,14 @@ def _index_of(scan: Scan, folder: Path, shards: tuple[ShardInfo, ...]) -> ShardI
     columns = Columns(
         keys=Strings(scan.keys),
         shard=np.array(scan.shard, dtype=np.int32),
-        label=_recoded(list(scan.labels), scan.label, labels, np.int32),
+        label=recoded(scan.label, list(scan.labels), labels),
         group=np.array(scan.group, dtype=np.int64),
         caption_format=np.array(scan.caption_format, dtype=np.uint8),
         json_offset=np.array(scan.json_offset, dtype=np.int64),
         json_size=np.array(scan.json_size, dtype=np.int32),
         view_start=np.concatenate([[0], np.array(scan.view_end, dtype=np.int64)]),
-        view_name=_recoded(list(scan.view_names), scan.view_name, view_names, np.int16),
-        view_source=_recoded(list(scan.sources), scan.view_source, sources, np.int16),
+        view_name=recoded(scan.view_name, list(scan.view_names), view_names),
+        view_source=recoded(scan.view_source, list(scan.sources), sources),
         offset=np.array(scan.offset, dtype=np.int64),
         size=np.array(scan.size, dtype=np.int32),
         crc=np.array(scan.crc, dtype=np.uint32),
@@ -455,9 +448,9 @@ def join_indexes(indexes: Sequence[ShardIndex]) -> ShardIndex:
             replace(
                 index.columns,
                 shard=(index.shard + first_shard).astype(np.int32),
-                label=_recoded(index.labels, index.label, labels, np.int32),
-                view_name=_recoded(index.view_names, index.view_name, view_names, np.int16),
-                view_source=_recoded(index.sources, index.view_source, sources, np.int16),
+                label=recoded(index.label, index.labels, labels),
+                view_name=recoded(index.view_name, index.view_names, view_names),
+                view_source=recoded(index.view_source, index.sources, sources),
             )
         )
         first_shard += len(index.shards)

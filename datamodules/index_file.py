@@ -124,6 +124,24 @@ class Columns:
         )
 
 
+def recoded(codes: Any, names: Sequence[str], order: Sequence[str]) -> npt.NDArray[Any]:
+    """Turn codes of one table of names into codes of another; -1 stays. Equal tables copy nothing.
+
+    Args:
+        codes: integers, each a place in ``names``.
+        names: the table that they are of.
+        order: the table to go to, which holds all of ``names``.
+
+    >>> recoded(np.array([0, 1, -1]), ["b", "a"], ["a", "b"])
+    array([ 1,  0, -1])
+    """
+    codes = np.asarray(codes)
+    if tuple(names) == tuple(order):
+        return codes
+    place = {name: number for number, name in enumerate(order)}
+    return np.array([place[name] for name in names] + [-1], dtype=codes.dtype)[codes]
+
+
 _OF_SAMPLES = ("shard", "label", "group", "caption_format", "json_offset", "json_size")
 _OF_PICTURES = ("view_name", "view_source", "offset", "size", "crc")
 

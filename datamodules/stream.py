@@ -98,8 +98,10 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         wanted_twins = slots.twin[mine].tolist()
         sources = catalogue.picture_source[slots.picture[mine]].tolist()
         places = catalogue.places(slots.picture[mine])
+        with_twin = np.flatnonzero(slots.twin[mine] >= 0)
+        twin_places = dict(zip(with_twin.tolist(), catalogue.places(slots.twin[mine][with_twin]), strict=True))
         crops = self._crops(slots.sample[mine], slots.epoch[mine])
-        images, twins = self._empty(size), self._empty(sum(twin >= 0 for twin in wanted_twins))
+        images, twins = self._empty(size), self._empty(len(with_twin))
         twin_rows: list[int] = []
         twin_sources: list[int] = []
         texts: list[str] = []
@@ -129,7 +131,7 @@ class MixedStream(IterableDataset[dict[str, Any]]):
             if twin >= 0:
                 try:
                     name = catalogue.name(twin)
-                    decode_and_fit(catalogue.read(twin), self.image_size, name, crops[row], twins[len(twin_rows)])
+                    decode_and_fit(twin_places[row].read(), self.image_size, name, crops[row], twins[len(twin_rows)])
                     twin_rows.append(row)
                     twin_sources.append(int(catalogue.picture_source[twin]))
                 except SampleError as error:

@@ -22,7 +22,7 @@ from typing import Any
 
 import machine
 from pairs import in_turn, ratio
-from tables import markdown
+from tables import add_output, markdown, put_out
 from tiny_shards import write_tiny_shards
 
 HERE = Path(__file__).resolve().parent
@@ -118,19 +118,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=1000, help=f"tars of {PER_SHARD} samples (default: 1000)")
     parser.add_argument("--rounds", type=int, default=5, help="starts and resumes (default: 5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the printed table")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
+    add_output(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), options.shards, options.rounds)
-    text = report(result)
-    print(text)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
-    if options.markdown:
-        options.markdown.write_text(text + "\n")
-    return int(options.check and not all(line["met"] for line in result["table"]))
+    return put_out(options, result, report(result), result["table"])
 
 
 if __name__ == "__main__":

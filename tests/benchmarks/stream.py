@@ -42,7 +42,7 @@ from typing import Any
 
 import machine
 from pairs import in_turn, ratio
-from tables import markdown
+from tables import add_output, markdown, put_out
 from turns import Turns
 
 HERE = Path(__file__).resolve().parent
@@ -255,22 +255,15 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, nargs="+", choices=list(AMOUNTS), default=list(AMOUNTS))
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="loader processes (default: 0 1 2)")
     parser.add_argument("--contenders", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
-    parser.add_argument("--rounds", type=int, default=5, help="timed turns of each contender (default: 5)")
+    parser.add_argument("--rounds", type=int, help="timed turns of each contender (default: 5, with --quick 1)")
     parser.add_argument("--quick", action="store_true", help="few pictures: to see that it runs, not for figures")
     parser.add_argument("--folder", type=Path, help="keep the shards here; by default they are removed at the end")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the printed table")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a target is missed")
+    add_output(parser)
     options = parser.parse_args()
+    options.rounds = options.rounds or (1 if options.quick else 5)
     with tempfile.TemporaryDirectory() if options.folder is None else nullcontext(options.folder) as folder:
         result = measure(options, Path(folder))
-    text = report(result)
-    print(text)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
-    if options.markdown:
-        options.markdown.write_text(text + "\n")
-    return int(options.check and not all(one["met"] for one in result["targets"]))
+    return put_out(options, result, report(result), result["targets"])
 
 
 if __name__ == "__main__":
