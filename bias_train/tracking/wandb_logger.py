@@ -20,6 +20,8 @@ _own_data_dir: str | None = None  # what a logger of this process has set, None 
 Mode = Literal["online", "offline"]
 # Where one way of keeping a run fails, the next is tried; the last keeps nothing and cannot fail.
 _NEXT = {"online": "offline", "offline": "disabled"}
+# Without a server there is only W&B's own process to wait for, which a busy machine may take long to start.
+_OWN_PROCESS_S = 120.0
 _KEPT = {"offline": "kept in the run folder; send it with `bias-train wandb sync`", "disabled": "not kept for W&B"}
 
 
@@ -38,9 +40,9 @@ class TolerantWandbLogger(WandbLogger):
 
     def __init__(self, *, mode: Mode, timeout_s: float, **init: Any) -> None:
         # Not Lightning's `offline`, which would set an environment variable for every later run of the process.
-        timeouts = {"init_timeout": timeout_s, "finish_timeout": timeout_s, "finish_timeout_raises": True}
-        super().__init__(mode=mode, settings=timeouts, **init)
+        super().__init__(mode=mode, settings=_timeouts(mode, timeout_s), **init)
         del self._wandb_init["anonymous"]  # W&B warns of its presence, whatever it holds
+        self._timeout_s = timeout_s
         self._closed = False
         self._exit_code = 0
 
@@ -57,6 +59,7 @@ class TolerantWandbLogger(WandbLogger):
                 if mode not in _NEXT:
                     raise
                 after = self._wandb_init["mode"] = _NEXT[mode]
+                self._wandb_init["settings"] = _timeouts(after, self._timeout_s)
                 _end_service()  # which takes the run that it could not start for one that goes on
                 log.warning("W&B could not start %s (%s): the run is %s", mode, _one_line(fault), _KEPT[after])
 
@@ -109,6 +112,11 @@ class TolerantWandbLogger(WandbLogger):
         global _own_data_dir
         if os.environ.get(_DATA_DIR) == _own_data_dir and self._save_dir is not None:
             _own_data_dir = os.environ[_DATA_DIR] = str(Path(self._save_dir) / "wandb" / "data")
+
+
+def _timeouts(mode: str, timeout_s: float) -> dict[str, Any]:
+    longest = timeout_s if mode == "online" else max(timeout_s, _OWN_PROCESS_S)
+    return {"init_timeout": longest, "finish_timeout": longest, "finish_timeout_raises": True}
 
 
 def _end_service() -> None:
