@@ -14,6 +14,10 @@ COMMANDS = {
     "world": ("render the embedded world as shards", "bias_train.cli.world"),
     "fit": ("train one retriever", "bias_train.cli.fit"),
     "sweep": ("run a grid of trainings and see how far it is", "bias_train.cli.sweep"),
+    "synthesize": ("generate pictures for photos, as twins of them", "bias_train.cli.synthesize"),
+    "audit": ("measure the bias of any retriever, with intervals and tests", "bias_train.cli.audit"),
+    "erase": ("remove a bias from finished vectors or weights, without training", "bias_train.cli.erase"),
+    "explain": ("show what a bias is made of", "bias_train.cli.explain"),
     "report": ("write an HTML report of runs or of a sweep", "bias_train.cli.report"),
     "wandb": ("send offline runs to W&B, and set up a dashboard there", "bias_train.cli.wandb"),
 }
@@ -25,7 +29,7 @@ _USER_ERRORS = ("DataError", "LossError", "ModelError", "RunError", "SweepError"
 def usage() -> str:
     """Return the help text."""
     lines = ["usage: bias-train COMMAND [OPTIONS]", "", "commands:"]
-    lines += [f"  {name:<8} {text}" for name, (text, _) in COMMANDS.items()]
+    lines += [f"  {name:<10} {text}" for name, (text, _) in COMMANDS.items()]
     lines += [
         "",
         "`bias-train COMMAND --help` lists a command's options.",

@@ -1,0 +1,82 @@
+"""Embed shards with a retriever, outside of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from bias_train.embeddings import REAL, Embeddings, Relevance
+from datamodules.catalogue import Catalogue
+from datamodules.evaluation import EvaluationStream, evaluation_set
+from datamodules.evaluation import Relevance as Asked
+from datamodules.index import ShardIndex
+from datamodules.workers import end_with_trainer, worker_context
+from models.retriever import Retriever
+
+
+@torch.inference_mode()
+def embed_shards(
+    retriever: Retriever,
+    shards: Sequence[str],
+    *,
+    relevance: Asked = "auto",
+    prompts: Sequence[str] = ("a photo of a {label}",),
+    limit: int | None = None,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: str | torch.device = "cpu",
+    seed: int = 0,
+) -> Embeddings:
+    """Embed every picture and query of some shard sets.
+
+    Args:
+        retriever: the dual encoder; moved to ``device`` and put into evaluation mode.
+        shards: folders or URLs of shard sets, photos and generated pictures together or apart.
+        relevance: what counts as relevant, see :func:`datamodules.evaluation.evaluation_set`.
+        prompts: class prompts where relevance is by label.
+        limit: at most this many samples per source.
+        batch_size: pictures at once; queries go four times as many at once.
+        workers: loader processes.
+        device: where to compute.
+        seed: of the choice under a limit.
+
+    Returns:
+        L2-normalised float32 vectors on the CPU.
+
+    Raises:
+        DataError: for shards that cannot be read, or a picture that cannot be decoded.
+    """
+    catalogue = Catalogue.of([ShardIndex.load(location) for location in shards])
+    asked = evaluation_set(catalogue, relevance=relevance, prompts=prompts, limit=limit, seed=seed)
+    retriever = retriever.to(device).eval()
+    stream = EvaluationStream(asked, retriever.image_size, batch_size)
+    loader = DataLoader(
+        stream,
+        batch_size=None,
+        num_workers=workers,
+        worker_init_fn=end_with_trainer,
+        multiprocessing_context=worker_context(retriever.tokenize) if workers else None,
+    )
+    image = torch.empty(len(asked), retriever.embed_dim)
+    for batch in loader:
+        image[batch["index"]] = retriever.encode_image(batch["image"].to(device)).float().cpu()
+    several = 4 * batch_size
+    texts = [asked.queries[start : start + several] for start in range(0, len(asked.queries), several)]
+    text = torch.cat([retriever.encode_text(retriever.tokenize(part).to(device)).float().cpu() for part in texts])
+    return Embeddings(
+        image=image,
+        image_key=asked.keys,
+        image_target=asked.target,
+        image_source=np.asarray(asked.source),
+        sources=(REAL, *asked.sources[1:]),
+        text=text,
+        query=asked.queries,
+        query_target=asked.query_target,
+        query_slot=asked.query_slot,
+        relevance=cast(Relevance, "label" if asked.relevance == "label" else "pair"),
+        target_names=asked.target_names,
+    )
