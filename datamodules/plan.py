@@ -19,16 +19,16 @@ from datamodules.catalogue import Catalogue, Codes, Ints
 from datamodules.errors import DataError
 from datamodules.hashing import generator, mix, uniform
 from datamodules.order import ShuffledOrder
-from datamodules.quota import Quota
+from datamodules.quota import Quota, divide
 
 Mode = Literal["replace", "add", "unpaired"]
 Composition = Literal["mixed", "per_device_source", "per_batch_source"]
 
 # Of the rules that turn a specification into slots: raised when they change, so that no run goes on under other rules.
-_RELEASE = "2"
+_RELEASE = "3"
 
 # What a hash is drawn for; part of every key, so that draws for different ends are independent.
-_PRIORITY, _CAPTION, _TWIN, _TWIN_SOURCE, _ORDER, _SPARE, _BLOCKS = range(1, 8)
+_PRIORITY, _CAPTION, _TWIN, _TWIN_SOURCE, _ORDER, _SPARE, _BLOCKS, _DEAL = range(1, 9)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,12 @@ class MixingPlan:
             raise DataError(f"data.blocks = {self.blocks} does not divide data.batch_size = {spec.batch_size}")
         self._generators, weights = self._generator_weights()
         shares = [1.0 - spec.share, *(spec.share * weight for weight in weights)]
-        self._quota = Quota.of(shares, spec.batch_size // self.blocks if spec.composition == "mixed" else 1)
+        size = spec.batch_size // self.blocks if spec.composition == "mixed" else 1
+        self._quota = Quota.of(shares, size)
+        # Blocks that go by a quota each; with more than two sources it is a whole batch's, which is then dealt out.
+        self._at_once = self.blocks if spec.composition != "per_batch_source" and self._quota.sources > 2 else 1
+        if self._at_once > 1:
+            self._quota = Quota.of(shares, size * self.blocks)
         self._twin_quota = Quota.of([1.0 - spec.twin_share, spec.twin_share], spec.batch_size // self.blocks)
         self.skipped_photos = 0
         self._pools = self._make_pools()
@@ -222,7 +227,10 @@ class MixingPlan:
         blocks, size = self.blocks, self.spec.batch_size // self.blocks
         if self.spec.composition == "per_batch_source":
             return np.repeat(self._quota.between(step, step + 1)[None] * size, blocks, axis=0)
-        counts = np.diff(self._quota.cumulative(step * blocks + np.arange(blocks + 1, dtype=np.int64)), axis=0)
+        if self._at_once > 1:
+            counts = divide(self._quota.between(step, step + 1), blocks, self.spec.seed, _DEAL, step)
+        else:
+            counts = np.diff(self._quota.cumulative(step * blocks + np.arange(blocks + 1, dtype=np.int64)), axis=0)
         if self.spec.composition == "mixed":
             return counts
         # Rotated, so that no rank is bound to one source for the whole run.
@@ -269,8 +277,8 @@ class MixingPlan:
         """How many pictures of a source all earlier batches took."""
         batch, size = self.spec.batch_size, self.spec.batch_size // self.blocks
         unit, count = {
-            "mixed": (1, step * self.blocks),
-            "per_device_source": (size, step * self.blocks),
+            "mixed": (1, step * self.blocks // self._at_once),
+            "per_device_source": (size, step * self.blocks // self._at_once),
             "per_batch_source": (batch, step),
         }[self.spec.composition]
         return int(self._quota.cumulative(count)[source]) * unit

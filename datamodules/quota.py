@@ -6,6 +6,10 @@ the run. For two sources that is rounding: after n slots the second has had roun
 proportionate-fair scheduling problem: in every block some sources, as many as are left over, get one slot more, and a
 source's k-th extra slot must fall within a window of blocks. The PD2 rule (Anderson and Srinivasan, "Mixed Pfair/ERfair
 scheduling of asynchronous periodic tasks", 2004) always finds such a schedule; it repeats, so one period is a table.
+
+Several blocks of two sources hold the floor or the ceiling of their due together, too. Of more sources they need not,
+since two running totals may stray to opposite sides: there a quota is made for whole batches, and `divide` deals each
+out to its blocks.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datamodules.errors import DataError
+from datamodules.hashing import mix
 
 # Shares that are no short fractions are held to whole parts of this many, so that counts are exact at any slot (floats
 # lose slots after 2**53): a millionth for two sources, and for more a ten-thousandth, which bounds the table.
@@ -64,6 +69,11 @@ class Quota:
         whole = _FINE if sum(share > 0 for share in shares) <= 2 else _COARSE
         edges = [0, *(round(edge * whole) for edge in np.cumsum(shares)[:-1].tolist()), whole]
         return cls(tuple(high - low for low, high in pairwise(edges)), size)
+
+    @property
+    def sources(self) -> int:
+        """How many sources have a share."""
+        return sum(part > 0 for part in self.parts)
 
     def cumulative(self, blocks: int | Ints) -> Ints:
         """Count what each source has been given after a number of blocks.
@@ -117,6 +127,42 @@ class Quota:
                 taken[source] += 1
             table[block + 1] = taken
         return table
+
+
+def divide(counts: Ints, blocks: int, *key: int) -> Ints:
+    """Deal a batch's counts out to its blocks.
+
+    Halves hold the floor or the ceiling of half of every count, quarters of a quarter, and so on down to the blocks, so
+    that the batches of 1, 2, 4, ... devices all hold their quotas. (Where ``blocks`` is no power of two it is split by
+    its smallest prime factors first.) What is left over in a split goes to sources drawn from ``key``: no device is
+    bound to one source.
+
+    Args:
+        counts: [J] int64 of each source; their sum is a multiple of ``blocks``.
+        blocks: equal parts.
+        key: of the draws.
+
+    Returns:
+        [blocks, J] int64; rows have equal sums, columns sum to ``counts``.
+
+    Example:
+        >>> divide(np.array([5, 1, 2]), 2).sum(axis=0)
+        array([5, 1, 2])
+    """
+    if blocks == 1:
+        return counts[None]
+    parts = next(factor for factor in range(2, blocks + 1) if blocks % factor == 0)
+    size = int(counts.sum()) // parts
+    dealt = []
+    for part in range(parts - 1):
+        own, rest = counts // (parts - part), counts % (parts - part)
+        # The largest remainders first, and among equals (all of them, in halves) a fresh order each time.
+        order = np.lexsort((mix(*key, blocks, part, np.arange(len(counts))), -rest))
+        own[order[: size - int(own.sum())]] += 1
+        dealt.append(own)
+        counts = counts - own
+    dealt.append(counts)
+    return np.concatenate([divide(own, blocks // parts, *key, number) for number, own in enumerate(dealt)])
 
 
 def _urgency(number: int, part: int, whole: int) -> tuple[int, int, int]:

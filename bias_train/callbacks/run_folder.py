@@ -64,6 +64,7 @@ class RunFolder(pl.Callback):
         if trainer.is_global_zero and trainer.ckpt_path is None:
             self._evaluated = -1
             self._drop_after(trainer, -1)
+            self._status(trainer, "running")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where a checkpoint is gone on from, begin where it stands."""
@@ -109,7 +110,7 @@ class RunFolder(pl.Callback):
             trainer.save_checkpoint(name)
             _is_saved(trainer, name)
         if trainer.is_global_zero and not trainer.interrupted:
-            pl_module.retriever.save_weights(str(self.folder / "retriever.safetensors"))  # type: ignore[union-attr,operator]
+            pl_module.write_retriever(self.folder)  # type: ignore[operator]
             for older in self.folder.glob("checkpoints/step=*.ckpt"):
                 if older != name:
                     older.unlink()
@@ -151,6 +152,10 @@ class RunFolder(pl.Callback):
         missed = trainer.strategy.broadcast(_evaluation_due(trainer) and self._evaluated < step)
         if trainer.is_global_zero:
             self._drop_after(trainer, step, evaluations=step - 1 if missed else step)
+            # On disk before the next checkpoint: a start that comes from there must not take for done what an earlier
+            # start, which got further from a checkpoint that is broken now, has evaluated and this one has dropped.
+            self._evaluated = min(self._evaluated, step)
+            self._status(trainer, "running")
         if missed:
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from bias_train.callbacks.retrieval import Retrieval
+from bias_train.callbacks.stream_monitor import StreamMonitor
 
 NO_SANITY_CHECK = ["--trainer.num_sanity_val_steps=0"]
 Train = Callable[..., Path]
@@ -68,6 +69,21 @@ def test_an_evaluation_that_a_kill_cut_short_is_made_again(
     weights = [load_file(folder / "retriever.safetensors") for folder in (killed, whole)]
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=0, atol=0)
+
+
+def test_an_evaluation_that_a_broken_checkpoint_undid_is_made_again(
+    train: Train, kill: Callable[[type, str, int], None]
+) -> None:
+    options = [*NO_SANITY_CHECK, "--checkpoint_every=1"]
+    whole = train(*options, name="whole")
+    kill(StreamMonitor, "on_train_batch_start", 4)  # after the evaluation at step 3
+    with pytest.raises(Killed):
+        train(*options, name="killed")
+    (whole.parent / "killed" / "checkpoints" / "step=3.ckpt").unlink()
+    kill(Retrieval, "on_validation_epoch_end", 1)  # at step 3 again, whose checkpoint is there before
+    with pytest.raises(Killed):
+        train(*options, "--resume=auto", name="killed")
+    assert_equal_tables(train(*options, "--resume=auto", name="killed"), whole)
 
 
 def test_dropout_goes_on_as_it_would_have(train: Train, config: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from offline_run import parts_of, read
-from wandb_server import environment, serving, silent_port
+from wandb_server import environment, own_environment, serving, silent_port
 
 KILL = """
 import lightning.pytorch as pl
@@ -111,7 +111,7 @@ def test_a_server_that_falls_silent_in_mid_run_holds_nothing_up(plain: Path, tmp
 
 def test_where_wandb_dies_training_goes_on(plain: Path, tmp_path: Path) -> None:
     callback = f"--trainer.callbacks+={json.dumps({'class_path': 'killing.KillWandb'})}"
-    variables = {**os.environ, "PYTHONPATH": str(plain.parent)}
+    variables = {**own_environment(), "PYTHONPATH": str(plain.parent)}
     done = fit(plain, tmp_path / "run", variables, "--logging.wandb_mode=offline", callback)
     assert_trained(done, tmp_path / "run")
     (line,) = said_of_wandb(done)
@@ -121,6 +121,6 @@ def test_where_wandb_dies_training_goes_on(plain: Path, tmp_path: Path) -> None:
 
 
 def test_a_wait_of_no_time_is_refused(plain: Path, tmp_path: Path) -> None:
-    done = fit(plain, tmp_path / "run", dict(os.environ), "--logging.wandb_timeout_s=0")
+    done = fit(plain, tmp_path / "run", own_environment(), "--logging.wandb_timeout_s=0")
     assert done.returncode == 2
     assert "logging.wandb_timeout_s takes seconds above 0" in done.stderr

@@ -83,7 +83,12 @@ def silent_port(kind: str) -> Iterator[str]:
 
 def environment(address: str) -> dict[str, str]:
     """The environment of a process that takes the address for W&B's, with a key of the right form."""
-    return {**os.environ, "WANDB_BASE_URL": address, "WANDB_API_KEY": "0" * 40}
+    return {**own_environment(), "WANDB_BASE_URL": address, "WANDB_API_KEY": "0" * 40}
+
+
+def own_environment() -> dict[str, str]:
+    """This process's environment, but for the W&B process of a test that trained in it: another must start its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("WANDB_SERVICE")}
 
 
 @contextmanager

@@ -39,7 +39,12 @@ def with_classes(photos: int, generated: int, classes: int = 3) -> Catalogue:
     )  # fmt: skip
 
 
-CATALOGUES = {"twins": with_twins(97), "two generators": with_twins(97, generators=2), "classes": with_classes(90, 60)}
+CATALOGUES = {
+    "twins": with_twins(97),
+    "two generators": with_twins(97, generators=2),
+    "five": with_twins(97, generators=5),
+    "classes": with_classes(90, 60),
+}
 for made in CATALOGUES.values():
     object.__setattr__(made, "digest", "fixed")
 
@@ -67,13 +72,19 @@ def generated(plan: MixingPlan, picture: np.ndarray) -> np.ndarray:
 @settings(deadline=None, max_examples=150)
 @given(plans(), st.integers(0, 500))
 def test_every_block_holds_its_share_to_within_one(plan: MixingPlan, step: int) -> None:
-    made = generated(plan, plan.slots(step).picture)
+    pictures = plan.slots(step).picture
+    made = generated(plan, pictures)
     batch, share = plan.spec.batch_size, plan.spec.share
     if plan.spec.composition == "mixed":
-        for blocks in (1, 2, plan.blocks):  # the global batch and the device batches of any number of ranks
+        source = plan.catalogue.picture_source[pictures]
+        made_by = len(plan.catalogue.sources) - 1  # equal parts of the share
+        for blocks in (1, 2, 4, 8):  # the global batch and the device batches of any number of ranks
             if plan.blocks % blocks == 0:
                 counts = made.reshape(blocks, -1).sum(axis=1)
                 assert np.all(np.abs(counts - share * batch / blocks) < 1)
+                for code in range(1, 1 + made_by):
+                    own = (source == code).reshape(blocks, -1).sum(axis=1)
+                    assert np.all(np.abs(own - share / made_by * batch / blocks) < 1)
     else:
         parts = plan.blocks if plan.spec.composition == "per_device_source" else 1
         for part in made.reshape(parts, -1):
@@ -182,9 +193,11 @@ def test_no_source_of_several_strays_by_a_sample(mode: str) -> None:
     ]
     size = 24 // plan.blocks
     assert np.all(np.abs(counts - due * size) < 1)
-    running = np.cumsum(counts, axis=0) - np.arange(1, len(counts) + 1)[:, None] * due * size
+    batches = np.reshape(counts, (300, plan.blocks, 5)).sum(axis=1)
+    assert np.all(np.abs(batches - due * 24) < 1 + 1e-4 * 24)
+    running = np.cumsum(batches, axis=0) - np.arange(1, 301)[:, None] * due * 24
     # Shares that are no short fractions are held to a ten-thousandth.
-    assert np.abs(running).max() < 1 + 1e-4 * size * len(counts)
+    assert np.abs(running).max() < 1 + 1e-4 * 24 * 300
 
 
 def test_captions_are_drawn_evenly() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datamodules.errors import DataError
-from datamodules.quota import Quota
+from datamodules.quota import Quota, divide
 
 SHARE = st.integers(0, 1000).map(lambda n: n / 1000)
 
@@ -34,6 +34,26 @@ def test_every_block_holds_its_quota_and_no_total_strays_by_a_sample(weights: li
             assert abs(total - share * size * block) < 1
         counts = np.concatenate([np.diff(totals[:150, j]), np.diff(totals[150:, j])])
         assert set(counts.tolist()) <= {(share * size).__floor__(), (share * size).__ceil__()}
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=9), st.sampled_from([1, 2, 4, 8, 6, 9, 15]), st.integers(0, 9))
+def test_a_batch_is_dealt_out_evenly_at_every_level(counts: list[int], blocks: int, key: int) -> None:
+    counts[0] += -sum(counts) % blocks
+    dealt = divide(np.array(counts), blocks, key)
+    np.testing.assert_array_equal(dealt.sum(axis=0), counts)
+    assert set(dealt.sum(axis=1).tolist()) == {sum(counts) // blocks}
+    parts, rest = 1, blocks
+    while rest > 1:  # the levels: split by the smallest prime factors first
+        factor = next(f for f in range(2, rest + 1) if rest % f == 0)
+        parts, rest = parts * factor, rest // factor
+        held = dealt.reshape(parts, rest, -1).sum(axis=1)
+        due = np.array(counts) / parts
+        assert np.all((held == np.floor(due)) | (held == np.ceil(due)))
+
+
+def test_what_is_left_over_goes_to_every_block_in_turn() -> None:
+    dealt = sum(divide(np.array([6, 1, 1]), 8, step) for step in range(4000))
+    np.testing.assert_allclose(dealt[:, 1:], 500, rtol=0.15)
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=3, max_size=8), st.integers(1, 300))
