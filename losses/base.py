@@ -150,6 +150,17 @@ class Loss(nn.Module, ABC):
     needs_twin: bool = False
     needs_teacher: bool = False
 
+    def prepare(self, embed_dim: int, seed: int) -> None:
+        """Make what depends on the retriever, such as a head on its embeddings; most losses need nothing.
+
+        The module calls it once, when it is made: before there is an optimiser, and before weights are restored.
+
+        Args:
+            embed_dim: D, the width of the shared embedding.
+            seed: the run's seed. Draw weights from a generator of that seed: numbers taken from torch's own would give
+                the retriever other ones than it has without the loss.
+        """
+
     @abstractmethod
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return the loss's terms by name, each a scalar that follows the module's reduction contract."""

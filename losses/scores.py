@@ -27,12 +27,12 @@ def cosine_matrix(rows: Tensor, columns: Tensor) -> Tensor:
         [B, N] float32 or float64.
     """
     with torch.autocast(device_type=rows.device.type, enabled=False):
-        return _at_least_float32(rows) @ _at_least_float32(columns).T
+        return at_least_float32(rows) @ at_least_float32(columns).T
 
 
 def cosine_of_rows(first: Tensor, second: Tensor) -> Tensor:
     """The score of each row with the same row of the other tensor: [B, D], [B, D] -> [B], float32 or float64."""
-    return (_at_least_float32(first) * _at_least_float32(second)).sum(dim=1)
+    return (at_least_float32(first) * at_least_float32(second)).sum(dim=1)
 
 
 def own_column(features: Features) -> Tensor:
@@ -50,5 +50,6 @@ def unit_factor(unit: Unit, logit_scale: Tensor) -> Tensor | float:
     return logit_scale.detach() if unit == "logit" else 1.0
 
 
-def _at_least_float32(values: Tensor) -> Tensor:
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision to float32; float32 and float64 as they are."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -78,14 +78,14 @@ class RankHinge(SourcePairLoss):
     **Optimises**: the order of the two pictures of a pair (one-sided), or their equality (two-sided).
 
     **Formula**: one-sided ``f(d) = max(0, d + margin)``: free once the photo leads by the margin. Two-sided
-    ``f(d) = max(0, |d| - margin)``: free while neither leads by more than the margin. In both, a drawn pair counts f,
-    others nothing; summed, or divided by all pairs.
+    ``f(d) = max(0, |d| - margin)``: free while neither leads by more than the margin. ``squared`` takes the square of
+    either. In all, a drawn pair counts f, others nothing; summed, or divided by all pairs.
 
     **Reference**: one-sided, margin 0, is the debias term of "Generative Ghost" (arXiv 2502.07327), after the authors'
     code: ``RankHinge(p=0.5, draw="fixed", reduction="sum")`` at weight 0.002; the code also holds the Bernoulli draw.
     With ``p=1`` and the mean it is the penalty of "Neural Retrievers are Biased Towards LLM-Generated Content"
-    (arXiv 2310.20501), after the authors' code, at weight 0.1. Two-sided and margin are ours, and so is the stopped
-    gradient to the logit scale: in that code it flows.
+    (arXiv 2310.20501), after the authors' code, at weight 0.1. Two-sided, squared and margin are ours, and so is the
+    stopped gradient to the logit scale: in that code it flows.
 
     **Requirements**: pairs in the batch (``data.twin_share`` above 0, shards with twins).
 
@@ -99,6 +99,8 @@ class RankHinge(SourcePairLoss):
     Args:
         two_sided: charge a lead of either source.
         margin: not below 0, in ``unit``; see the formula for its two senses.
+        squared: charge the square, in ``unit`` squared: the pull is proportional to the gap, so that it fades near
+            equality, and few large gaps outweigh many small ones.
         p: share of the pairs that count in a step; see `SourcePairLoss`, also for the others.
         draw: ``"bernoulli"`` or ``"fixed"``.
         reduction: ``"mean"`` or ``"sum"``.
@@ -123,6 +125,7 @@ class RankHinge(SourcePairLoss):
         self,
         two_sided: bool = False,
         margin: float = 0.0,
+        squared: bool = False,
         p: float = 1.0,
         draw: Draw = "bernoulli",
         reduction: Reduction = "mean",
@@ -132,10 +135,12 @@ class RankHinge(SourcePairLoss):
         at_least(self, "margin", margin, 0.0)
         self.two_sided = two_sided
         self.margin = margin
+        self.squared = squared
 
     def penalty(self, gap: Tensor) -> Tensor:
         """The hinge of each gap."""
-        return F.relu(gap.abs() - self.margin) if self.two_sided else F.relu(gap + self.margin)
+        hinge = F.relu(gap.abs() - self.margin) if self.two_sided else F.relu(gap + self.margin)
+        return hinge.square() if self.squared else hinge
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return ``{"rank_hinge": []}``.

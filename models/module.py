@@ -6,7 +6,8 @@ import copy
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -19,6 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from losses.base import Features, LossError
 from models.embedded import EmbeddedSet, Evaluation, RowCollector
+from models.erasure import LinearEraser, folded
 from models.errors import ModelError
 from models.gather import gather_with_gradient
 from models.optim import OptimizerConfig, ScheduleConfig, build_optimizer, parameter_groups
@@ -84,6 +86,8 @@ class RetrieverModule(L.LightningModule):
         self.terms = dict(losses)
         # Registered beside the terms, so that a loss with parameters or buffers is trained, moved and saved.
         self.losses = nn.ModuleDict({name: term.loss for name, term in losses.items()})
+        for term in losses.values():
+            term.loss.prepare(retriever.embed_dim, _run_seed())
         self.optimizer_config = optimizer or OptimizerConfig()
         self.schedule_config = schedule or ScheduleConfig()
         self.gradient_share_every = gradient_share_every
@@ -96,6 +100,11 @@ class RetrieverModule(L.LightningModule):
         self._images = RowCollector()
         self._queries = RowCollector()
         self._embedded: EmbeddedSet | None = None
+        self.eraser: LinearEraser | None = None
+        """Takes something out of the gallery's embeddings in evaluation; training never sees it."""
+        self.fold_eraser = True
+        """Whether the retriever is written with the eraser in its weights."""
+        self._erased: EmbeddedSet | None = None
         self._embedding_evaluation: Evaluation | None = None
 
     @property
@@ -189,7 +198,7 @@ class RetrieverModule(L.LightningModule):
             teacher_twin=taught_twin,
             rows=slice(start, start + size),
             step=self.global_step,
-            seed=int(os.environ.get("PL_GLOBAL_SEED", "0")),
+            seed=_run_seed(),
         )
 
     def gradient_shares(self, features: Features, weighted: dict[str, Tensor]) -> dict[str, float]:
@@ -243,7 +252,8 @@ class RetrieverModule(L.LightningModule):
         Here and not when they are first asked for: a callback that swaps the weights in for the evaluation swaps them
         back before its neighbours run.
         """
-        self._images, self._queries, self._embedded = RowCollector(), RowCollector(), None
+        self._images, self._queries = RowCollector(), RowCollector()
+        self._embedded = self._erased = None
         evaluation = getattr(getattr(self.trainer, "datamodule", None), "evaluation", None)
         self._embedding_evaluation = evaluation
         if evaluation is None or (self.trainer.sanity_checking and not math.isinf(self.trainer.num_sanity_val_steps)):
@@ -257,8 +267,11 @@ class RetrieverModule(L.LightningModule):
         """Embed gallery pictures."""
         self._images.add(batch["index"], self.retriever.encode_image(batch["image"]))
 
-    def embedded_set(self) -> EmbeddedSet:
+    def embedded_set(self, erased: bool = True) -> EmbeddedSet:
         """The last validation's gallery and queries (a collective call at first, then cached).
+
+        Args:
+            erased: through ``eraser``, where one is set.
 
         Returns:
             Every gallery picture and query once, complete on every rank.
@@ -276,7 +289,24 @@ class RetrieverModule(L.LightningModule):
                 text=self._queries.table(len(evaluation.queries), width, "queries", self.device),
                 evaluation=evaluation,
             )
-        return self._embedded
+        if self.eraser is None or not erased:
+            return self._embedded
+        if self._erased is None:
+            self._erased = replace(self._embedded, image=self.eraser.apply(self._embedded.image))
+        return self._erased
+
+    def write_retriever(self, folder: Path) -> None:
+        """Write ``retriever.safetensors``, where an eraser is set with it in the projection.
+
+        The weights as they were trained are then ``retriever_unerased.safetensors``.
+        """
+        path = folder / "retriever.safetensors"
+        if self.eraser is None or not self.fold_eraser:
+            self.retriever.save_weights(str(path))
+            return
+        self.retriever.save_weights(str(path.with_stem("retriever_unerased")))
+        with folded(self.retriever, self.eraser):
+            self.retriever.save_weights(str(path))
 
     # Parts
 
@@ -349,6 +379,10 @@ class RetrieverModule(L.LightningModule):
             f"the loss {names} compares a picture with its twin, but the data draws no twins: "
             "set data.twin_share above 0 and use shards that hold twins, or leave the loss out"
         )
+
+
+def _run_seed() -> int:
+    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
 def _world_size() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,21 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from losses import Features, InfoNCE, Loss, PairwiseSoftmax, RankHinge, ScoreDistribution, SigLIP, TwinConsistency
+from losses import (
+    ConstrainedGap,
+    Features,
+    InfoNCE,
+    Loss,
+    PairwiseSoftmax,
+    RankHinge,
+    ScoreDistribution,
+    SigLIP,
+    SourceAdversary,
+    SourceCORAL,
+    SourceMMD,
+    TwinConsistency,
+    TwoSourceContrastive,
+)
 from models.gather import gather_with_gradient
 
 ROWS, PIXELS, WIDTH = 24, 9, 6
@@ -24,6 +39,7 @@ OPTIONS: dict[type[Loss], list[dict[str, Any]]] = {
         {"p": 0.4, "draw": "bernoulli", "margin": 5.0},
         {"p": 0.4, "draw": "fixed", "reduction": "sum", "margin": 5.0},
         {"unit": "cosine", "reduction": "sum"},
+        {"two_sided": True, "squared": True},
     ],
     PairwiseSoftmax: [{}, {"beta": 0.5, "two_sided": True, "p": 0.6, "draw": "fixed"}, {"reduction": "sum"}],
     TwinConsistency: [{}, {"teacher": "frozen"}],
@@ -35,6 +51,20 @@ OPTIONS: dict[type[Loss], list[dict[str, Any]]] = {
         {"compare": "all"},
         {"compare": "all", "order": 2, "unit": "cosine"},
     ],
+    TwoSourceContrastive: [{}, {"directions": "text_to_image", "duplicates": "negative"}],
+    ConstrainedGap: [
+        {"epsilon": 0.01},
+        {"epsilon": 0.0, "penalty": 0.0, "dual_rate": 0.5},
+        {"epsilon": 0.02, "dual_rate": 3.0, "unit": "cosine", "limit": 0.1},
+    ],
+    SourceAdversary: [{}, {"head": "linear", "strength": 0.7, "warmup_steps": 5}],
+    SourceMMD: [
+        {},
+        {"pictures": "pairs", "min_count": 2},
+        {"within": "group", "min_count": 2, "bandwidth": 0.8, "multiples": [1.0]},
+        {"within": "caption", "min_count": 1, "unbiased": False},
+    ],
+    SourceCORAL: [{}, {"pictures": "pairs", "covariance": 2.0}, {"within": "group", "min_count": 2, "unbiased": False}],
 }
 # "uneven": pairs sit mostly on rank 0, none on the second quarter; "one": a single pair, one generated anchor besides;
 # "none": no pair, and photos only.
@@ -95,6 +125,8 @@ def value_and_gradients(case: tuple[type[Loss], int, str], rank: int, world: int
     """Encode this rank's rows, gather, score, and average over ranks as DistributedDataParallel does."""
     kind, index, name = case
     towers, loss, batch = Towers(), kind(**OPTIONS[kind][index]), global_batch(name)
+    loss.prepare(WIDTH, seed=4)
+    loss.double()
     size = ROWS // world
     rows = slice(rank * size, (rank + 1) * size)
     twin_row = batch["has_twin"][rows].nonzero().flatten()
@@ -113,10 +145,12 @@ def value_and_gradients(case: tuple[type[Loss], int, str], rank: int, world: int
         seed=4,
         **{key: batch[key] for key in ("source", "has_twin", "group", "caption_id", "teacher_image", "teacher_twin")},
     )
+    loss(replace(features, step=1))  # what a loss remembers of a step must not depend on the number of ranks either
     value = torch.stack(list(loss(features).values())).sum()
     value.backward()
     result = {"value": value.detach()}
-    for parameter_name, parameter in towers.named_parameters():
+    result |= {buffer_name: buffer.double() for buffer_name, buffer in loss.named_buffers()}
+    for parameter_name, parameter in [*towers.named_parameters(), *loss.named_parameters()]:
         result[parameter_name] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     if world > 1:
         for tensor in result.values():

@@ -42,6 +42,8 @@ def test_against_loops(unit: Any, factor: float, reduction: Any) -> None:
     expected = {
         RankHinge(margin=0.3, **common): sum(max(0.0, d + 0.3) for d in gap),
         RankHinge(two_sided=True, margin=0.3, **common): sum(max(0.0, abs(d) - 0.3) for d in gap),
+        RankHinge(squared=True, margin=0.3, **common): sum(max(0.0, d + 0.3) ** 2 for d in gap),
+        RankHinge(two_sided=True, squared=True, **common): sum(d * d for d in gap),
         PairwiseSoftmax(beta=2.0, **common): sum(math.log1p(math.exp(2 * d)) for d in gap),
         PairwiseSoftmax(two_sided=True, **common): sum(
             (math.log1p(math.exp(d)) + math.log1p(math.exp(-d))) / 2 for d in gap

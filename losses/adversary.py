@@ -1,0 +1,149 @@
+"""Train the image tower against a small head that tells photos from generated pictures."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from losses.base import REAL, Features, Loss, LossError
+from losses.options import above, at_least, one_of
+
+Head = Literal["linear", "mlp"]
+HEADS: tuple[Head, ...] = ("linear", "mlp")
+
+
+class SourceAdversary(Loss):
+    """Leave nothing in a picture's embedding that tells its source.
+
+    **Optimises**: the head lowers its cross-entropy in telling generated pictures from photos; the image tower, behind
+    a gradient reversal, raises it.
+
+    **Formula**: with ``z = head(sqrt(D) * image)`` and ``y`` = 1 for a generated picture,
+    ``(1/2) mean_{photos} softplus(z) + (1/2) mean_{generated} softplus(-z)`` over all anchors and drawn twins of the
+    global batch: both sources weigh alike at any share. The reversal passes embeddings on unchanged, and multiplies
+    their gradient by ``-strength(step)``, where the strength rises linearly from 0 over ``warmup_steps``.
+
+    **Reference**: Ganin and Lempitsky 2015, "Unsupervised Domain Adaptation by Backpropagation", equations 4 to 9
+    (paper), with the source as the domain. The equal weight of the sources and the linear rise are ours.
+
+    **Requirements**: both sources among a batch's pictures; the term is zero where one is missing. The two sources'
+    contents must be alike, else the term erases a true difference. The module calls `prepare`, which makes the head.
+
+    **Inputs**: ``image``, ``source``; ``twin``, ``has_twin`` and ``twin_source`` where the batch carries them (some
+    other loss asks for twins, then). Captions and logit scale play no part. Term: ``source_adversary``, in nats; log 2
+    is a head that knows nothing, which is the aim.
+
+    **State**: the head's weights, trained by the module's optimiser (its matrices decay like others), saved with a
+    checkpoint, and no part of the retriever that a run writes. They are drawn from the run's seed alone.
+
+    **Relation to other losses**: `SourceMMD` and `SourceCORAL` compare the two sources by fixed statistics, where this
+    one learns what tells them apart; a linear head is a match of means along its direction. It says nothing about
+    scores: captions may still prefer what the head does not see. AdamW makes the head's own pace independent of the
+    term's weight, so weight and strength matter to the tower by their product; warm up ``strength``, and the head is
+    trained from the first step.
+
+    Args:
+        head: ``"linear"``, or ``"mlp"`` with one hidden layer and a ReLU.
+        hidden: the width of the hidden layer, from 1.
+        strength: the factor on the reversed gradient, not below 0; 0 only watches.
+        warmup_steps: optimiser steps until the full strength.
+
+    Example:
+        >>> import torch
+        >>> from losses import Features, SourceAdversary
+        >>> eye, ids = torch.eye(2), torch.arange(2)
+        >>> features = Features(
+        ...     image=eye, text=eye, logit_scale=torch.tensor(10.0), source=ids, group=ids, caption_id=ids
+        ... )
+        >>> loss = SourceAdversary(head="linear")
+        >>> loss.prepare(embed_dim=2, seed=0)
+        >>> _ = torch.nn.init.zeros_(loss.head[0].weight)
+        >>> loss(features)["source_adversary"].detach()  # log 2
+        tensor(0.6931)
+    """
+
+    def __init__(self, head: Head = "mlp", hidden: int = 64, strength: float = 1.0, warmup_steps: int = 0) -> None:
+        super().__init__()
+        one_of(self, "head", head, HEADS)
+        above(self, "hidden", hidden, 0)
+        at_least(self, "strength", strength, 0.0)
+        at_least(self, "warmup_steps", warmup_steps, 0)
+        self.kind: Head = head
+        self.hidden = hidden
+        self.strength = strength
+        self.warmup_steps = warmup_steps
+        self.head = nn.Sequential()
+
+    def prepare(self, embed_dim: int, seed: int) -> None:
+        """Make the head, with weights that are a function of the options, the width and the seed."""
+        widths = [embed_dim, 1] if self.kind == "linear" else [embed_dim, self.hidden, 1]
+        generator = torch.Generator().manual_seed(seed)
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in pairwise(widths):
+            layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+            layers += [layer, nn.ReLU()]
+        self.head = nn.Sequential(*layers[:-1])
+
+    def strength_at(self, step: int) -> float:
+        """The factor on the reversed gradient at an optimiser step (0 is the first)."""
+        return self.strength if step >= self.warmup_steps else self.strength * step / self.warmup_steps
+
+    def forward(self, features: Features) -> dict[str, Tensor]:
+        """Return ``{"source_adversary": []}``; zero with a graph where a source is missing.
+
+        Raises:
+            LossError: if the head has not been made.
+        """
+        if not len(self.head):
+            raise LossError(
+                "SourceAdversary has no head yet: call prepare(embed_dim, seed) once, as models.module does, "
+                "before the optimiser is made"
+            )
+        strength = self.strength_at(features.step)
+        pictures = [(features.image, features.source, torch.ones_like(features.source, dtype=torch.bool))]
+        if features.twin is not None and features.has_twin is not None:
+            source = (features.source == REAL).long() if features.twin_source is None else features.twin_source
+            pictures.append((features.twin, source, features.has_twin))
+        known = torch.stack([present for _, _, present in pictures])
+        generated = torch.stack([source != REAL for _, source, _ in pictures])
+        of_generated, of_real = (known & generated).sum(), (known & ~generated).sum()
+        total = features.image.sum() * 0.0
+        for embedding, source, present in pictures:
+            logit = self._judge(embedding[features.local], strength)
+            fake = source != REAL
+            real_part = features.sum_over(F.softplus(logit), present & ~fake) / of_real.clamp(min=1)
+            fake_part = features.sum_over(F.softplus(-logit), present & fake) / of_generated.clamp(min=1)
+            total = total + (real_part + fake_part) / 2
+        both = (of_generated > 0) & (of_real > 0)
+        return {"source_adversary": total * both}
+
+    def _judge(self, embedding: Tensor, strength: float) -> Tensor:
+        """[B, D] to [B] logits of "generated"."""
+        reversed_: Tensor = _Reverse.apply(embedding, strength)
+        # Rows of length 1 have entries of about 1 / sqrt(D): a head takes long to see a difference among them.
+        scaled = reversed_ * math.sqrt(embedding.shape[1])
+        with torch.autocast(device_type=embedding.device.type, enabled=False):
+            logit: Tensor = self.head(scaled.to(next(self.head.parameters()).dtype))
+        return logit.squeeze(1)
+
+
+class _Reverse(torch.autograd.Function):
+    """The identity; its gradient is the negative one, times the strength."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * -ctx.strength, None
