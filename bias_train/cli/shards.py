@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,16 +121,31 @@ def _add_import(commands: Any) -> None:
         "first by name)",
     )
 
+    pairs = _add_layout(
+        layouts,
+        "pairs",
+        _read_pairs,
+        "tables of caption, photo and a picture by each generator: Parquet shards, or what datasets saved to disk",
+        "bias-train shards import pairs 'COCO_AI/data/*.parquet' shards/coco-ai --holdout 0.2",
+        tables=True,
+    )
+    pairs.set_defaults(prepare=_fetch_pairs)
+    _add_columns(pairs)
 
-def _add_layout(layouts: Any, name: str, run: Callable[..., Any], text: str, example: str) -> argparse.ArgumentParser:
+
+def _add_layout(
+    layouts: Any, name: str, run: Callable[..., Any], text: str, example: str, *, tables: bool = False
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = layouts.add_parser(
         name, help=text, description=f"Import {text}.", epilog=f"Example: {example}"
     )
-    parser.add_argument(
-        "input", metavar="INPUT", help="a folder, an uncompressed .tar, or a folder of .tar files (a class, say, each)"
-    )
+    if tables:
+        parser.add_argument("input", metavar="FILES", nargs="+", help=".parquet or .arrow files, folders, or patterns")
+    else:
+        about = "a folder, an uncompressed .tar, or a folder of .tar files (a class, say, each)"
+        parser.add_argument("input", metavar="INPUT", help=about)
     parser.add_argument("output", metavar="OUT", help="folder for the shards; splits become folders in it")
-    parser.set_defaults(run=_import, read=run)
+    parser.set_defaults(run=_import, read=run, prepare=None)
     parts = parser.add_argument_group("parts")
     parts.add_argument("--split", metavar="NAME", help="import this split alone, into OUT itself (default: all)")
     parts.add_argument(
@@ -182,6 +198,37 @@ def _add_twins(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_columns(parser: argparse.ArgumentParser) -> None:
+    columns = parser.add_argument_group(
+        "columns", "Found by their usual names and types where they are not named; an error lists those that there are."
+    )
+    columns.add_argument(
+        "--caption", action="append", default=[], metavar="COLUMN", help="captions; may be given several times"
+    )
+    columns.add_argument("--real", metavar="COLUMN", help="the photos (with --source-column: all pictures)")
+    columns.add_argument(
+        "--twins",
+        action="append",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="a generator and the column of its pictures; may be given several times (default: every other column of "
+        "pictures, by its own name)",
+    )
+    columns.add_argument("--source-column", metavar="COLUMN", help="for one row per picture: what made it")
+    columns.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="VALUE=NAME",
+        help="what a value of --source-column means, such as 0=real; may be given several times",
+    )
+    columns.add_argument(
+        "--id",
+        metavar="COLUMN",
+        help="what names a scene (without one, rows count for themselves, and rows per picture are joined by caption)",
+    )
+
+
 def _read_classes(options: argparse.Namespace, image_format: ImageFormat) -> Collection:
     from datamodules.importers import open_tree, read_classes
     from datamodules.importers.classes import TEMPLATES
@@ -227,18 +274,56 @@ def _read_twins(options: argparse.Namespace, image_format: ImageFormat) -> Colle
     return read_twins(open_tree(options.input), trees, options.captions, key_prefix=options.key_prefix)
 
 
+def _read_pairs(options: argparse.Namespace, image_format: ImageFormat) -> Collection:
+    from datamodules.importers import read_pairs
+
+    found = read_pairs(
+        options.input,
+        captions=options.caption,
+        real=options.real,
+        twins=_assignments("--twins", options.twins, "NAME=COLUMN, the generator's name and its column"),
+        source=options.source_column,
+        names=_assignments("--name", options.name, "VALUE=NAME, a value of the source column and what it means"),
+        identity=options.id,
+        key_prefix=options.key_prefix,
+    )
+    if options.split is None and len(found.splits) == 1:
+        # Public sets often call all that there is "train"; it is then free to be split.
+        found.records[:] = [replace(record, split="") for record in found.records]
+    return found
+
+
+def _fetch_pairs(found: Collection, options: argparse.Namespace) -> Collection:
+    from datamodules.importers import fetch_pictures
+
+    output = Path(options.output).expanduser()
+    if options.split is not None:
+        found.records[:] = [record for record in found.records if record.split == options.split] or found.records
+    targets = [output / name for name in found.splits] if options.split is None else [output]
+    if not options.overwrite and any(any(target.glob("*.tar")) for target in targets):
+        # The writer would say so too, but only after gigabytes were copied.
+        raise DataError(f"{output}: holds shards already; choose another folder, or replace them (--overwrite)")
+    with _progress("fetching") as advance:
+        return fetch_pictures(found, output, limit=options.limit, keep_order=options.keep_order, on_picture=advance)
+
+
 def _twin_trees(options: argparse.Namespace) -> dict[str, Any]:
     from datamodules.importers import open_tree
 
-    trees: dict[str, Any] = {}
-    for text in options.twins:
-        name, equals, path = text.partition("=")
-        if not (name and equals and path):
-            raise DataError(f"--twins {text}: write NAME=PATH, the generator's name and its folder or tar")
-        if name in trees:
-            raise DataError(f"--twins {name}: is given twice")
-        trees[name] = open_tree(path)
-    return trees
+    places = _assignments("--twins", options.twins, "NAME=PATH, the generator's name and its folder or tar")
+    return {name: open_tree(path) for name, path in places.items()}
+
+
+def _assignments(option: str, texts: list[str], form: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise DataError(f"{option} {text}: write {form}")
+        if name in found:
+            raise DataError(f"{option} {name}: is given twice")
+        found[name] = value
+    return found
 
 
 def _import(options: argparse.Namespace) -> int:
@@ -249,6 +334,8 @@ def _import(options: argparse.Namespace) -> int:
     found: Collection = options.read(options, image_format)
     if options.holdout is not None:
         found = hold_out(found, options.holdout)
+    if options.prepare is not None:
+        found = options.prepare(found, options)
     with _progress("importing") as advance:
         indexes = write_collection(
             found,
