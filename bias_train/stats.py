@@ -81,9 +81,10 @@ def cluster_totals(values: NDArray[Any], cluster: NDArray[Any]) -> Floats:
         [G, ...] float64, in ascending order of the cluster ids, so that the order of the rows cannot change a draw.
     """
     ids, dense = np.unique(cluster, return_inverse=True)
-    totals = np.zeros((len(ids), *values.shape[1:]), dtype=np.float64)
-    np.add.at(totals, dense, values)
-    return totals
+    order = np.argsort(dense, kind="stable")
+    # Every cluster has a row, so that no segment is empty, which reduceat would get wrong.
+    starts = np.searchsorted(dense[order], np.arange(len(ids)))
+    return np.add.reduceat(np.asarray(values, dtype=np.float64)[order], starts, axis=0)
 
 
 def resample_counts(
@@ -252,22 +253,42 @@ def bootstrap_median(values: Floats, cluster: NDArray[Any], bootstrap: Bootstrap
     """
     if len(values) == 0:
         return np.nan, np.nan, np.nan
-    _, dense = np.unique(cluster, return_inverse=True)
-    groups = int(dense.max()) + 1
-    order = np.argsort(values, kind="stable")
-    ordered, owner = values[order], dense[order]
     value = float(np.median(values))
-    if groups < 2:
+    if len(np.unique(cluster)) < 2:
         return value, np.nan, np.nan
-    draws = []
-    for block in resample_counts(groups, bootstrap):
-        for counts in np.array_split(block, max(1, len(block) * len(values) // _BLOCK)):
-            cumulated = np.cumsum(counts[:, owner], axis=1)
-            half = cumulated[:, -1:] / 2.0
-            # An even number of draws has two middles: the first at which half is reached, the first to exceed it.
-            lower = ordered[np.argmax(cumulated >= half, axis=1)]
-            upper = ordered[np.argmax(cumulated > half, axis=1)]
-            draws.append((lower + upper) / 2.0)
+    draws = resampled_medians(values[:, None], np.unique(cluster, return_inverse=True)[1], bootstrap)[:, 0]
     tail = (1.0 - bootstrap.level) / 2.0
-    low, high = np.quantile(np.concatenate(draws), (tail, 1.0 - tail), method="inverted_cdf")
+    low, high = np.quantile(draws, (tail, 1.0 - tail), method="inverted_cdf")
     return value, float(low), float(high)
+
+
+def resampled_medians(
+    values: Floats, cluster: NDArray[Any], bootstrap: Bootstrap, clusters: int | None = None
+) -> Floats:
+    """Medians of several columns on the same resamples of clusters.
+
+    Args:
+        values: [n, F] one row per query, without NaN.
+        cluster: [n] cluster of each row, 0 to G - 1.
+        bootstrap: number of resamples and seed.
+        clusters: G, where the last ones may have no row; None takes the greatest number that occurs.
+
+    Returns:
+        [resamples, F] float64, NaN for resamples without any row.
+    """
+    units = int(cluster.max()) + 1 if clusters is None else clusters
+    order = np.argsort(values, axis=0, kind="stable")
+    ordered, owner = np.take_along_axis(values, order, axis=0), cluster[order]
+    draws = []
+    for block in resample_counts(units, bootstrap):
+        for counts in np.array_split(block.astype(np.int32), max(1, len(block) * len(values) // _BLOCK)):
+            medians = np.empty((len(counts), values.shape[1]))
+            for f in range(values.shape[1]):
+                cumulated = np.cumsum(counts[:, owner[:, f]], axis=1, dtype=np.int32)
+                half = cumulated[:, -1:] / 2.0
+                # An even number of draws has two middles: the first at which half is reached, the first to exceed it.
+                lower = ordered[np.argmax(cumulated >= half, axis=1), f]
+                upper = ordered[np.argmax(cumulated > half, axis=1), f]
+                medians[:, f] = np.where(half[:, 0] > 0, (lower + upper) / 2.0, np.nan)
+            draws.append(medians)
+    return np.concatenate(draws)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bias_train.metrics.embedding import EmbeddingMetric, Rows
 from bias_train.metrics.figure import Figure
-from bias_train.metrics.functional.source import Mode, Relevance, source_bias
+from bias_train.metrics.functional.source import source_bias
+from bias_train.metrics.functional.source_columns import Mode, Relevance
 from bias_train.stats import Bootstrap
 
 

@@ -10,7 +10,8 @@ import torch
 from naive_rankings import naive_source, random_case
 
 from bias_train.metrics.figure import Figure
-from bias_train.metrics.functional.source import PAPER_IDEAL, source_bias, source_bias_change
+from bias_train.metrics.functional.source import source_bias, source_bias_change
+from bias_train.metrics.functional.source_columns import PAPER_IDEAL
 from bias_train.stats import Bootstrap, resample_counts
 
 

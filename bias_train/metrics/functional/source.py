@@ -6,10 +6,7 @@ its authors' test scripts) in ``mode="paper"``; ``mode="clean"`` and everything 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,30 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bias_train.metrics.figure import Figure
-from bias_train.metrics.functional.inputs import check_cutoffs, check_embeddings, check_ids, is_normalised
+from bias_train.metrics.functional.inputs import check_embeddings, check_ids, is_normalised
 from bias_train.metrics.functional.ranking import discounts, mid_ranks, score_chunks, top_list
-from bias_train.metrics.functional.ratios import (
-    Combine,
-    Measured,
-    Spec,
-    measure,
-    measure_clusters,
-    relative_delta,
+from bias_train.metrics.functional.ratios import Measured, Spec, measure
+from bias_train.metrics.functional.resampled_gallery import TopCounts, resampled_top_counts, resampled_win_rate
+from bias_train.metrics.functional.source_columns import (
+    Mode,
+    Relevance,
+    SourceTask,
+    measure_targets,
+    pair_columns,
+    pair_index_of,
+    source_specs,
+    source_task,
+    top_columns,
 )
-from bias_train.metrics.functional.resampled_gallery import (
-    TopCounts,
-    resampled_top_counts,
-    resampled_win_rate,
-)
-from bias_train.stats import Bootstrap, Floats, Ints, cluster_totals, resample_counts
-
-Mode = Literal["clean", "paper"]
-Relevance = Literal["auto", "pair", "label"]
-
-# Ideal DCG of two relevant pictures, which the paper's scripts use for one source, too, and at every k.
-PAPER_IDEAL = 1.0 + 1.0 / math.log2(3.0)
-
-_SIDES = ("real", "generated")
+from bias_train.stats import Bootstrap, Floats, Ints, resample_counts
 
 
 def source_bias(
@@ -129,7 +118,7 @@ def source_bias(
         >>> {figure.key: figure.value for figure in figures}["relative_delta_R@1"]
         -200.0
     """
-    measured = _measure(
+    measured = measure_source_bias(
         text,
         image,
         query_target,
@@ -193,7 +182,7 @@ def source_bias_change(
         ValueError: as `source_bias`.
     """
     first, second = (
-        _measure(
+        measure_source_bias(
             text,
             image,
             query_target,
@@ -214,62 +203,7 @@ def source_bias_change(
     return [figure for old, new in zip(first, second, strict=True) for figure in new.minus(old).figures(bootstrap)]
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One evaluation, with targets as dense numbers.
-
-    Attributes:
-        text: [Q, D].
-        image: [M, D].
-        query_target: [Q] int64 in 0..T-1.
-        image_target: [M] int64 in 0..T-1.
-        target_ids: [T] the caller's ids.
-        source: [M] int64 codes.
-        generated: [M] int64, 0 or 1.
-        available: [T, 2] int64 real and generated pictures by target.
-        answered: [Q] bool, queries that count in the relevance figures.
-        pairs: pair relevance, otherwise label relevance.
-        mode: of the relevance figures.
-        slot: [Q] dense caption slot, all zero where slots are pooled.
-        ks: cut-offs.
-        precision_ks: cut-offs of P.
-        max_rank: of the rank difference.
-        chunk_size: queries at once.
-    """
-
-    text: Tensor
-    image: Tensor
-    query_target: Ints
-    image_target: Ints
-    target_ids: Ints
-    source: Ints
-    generated: Ints
-    available: Ints
-    answered: NDArray[np.bool_]
-    pairs: bool
-    mode: Mode
-    slot: Ints
-    ks: tuple[int, ...]
-    precision_ks: tuple[int, ...]
-    max_rank: int
-    chunk_size: int | None
-
-    def capped(self, k: int) -> int:
-        """A cut-off no longer than the gallery."""
-        return min(k, len(self.source))
-
-    @property
-    def cutoffs(self) -> tuple[int, ...]:
-        """Every capped cut-off that some figure needs."""
-        return tuple(sorted({self.capped(k) for k in (*self.ks, *self.precision_ks)}))
-
-    @property
-    def pool_share(self) -> float:
-        """Share of generated pictures in the gallery."""
-        return float(self.generated.mean())
-
-
-def _measure(
+def measure_source_bias(
     text: Tensor,
     image: Tensor,
     query_target: Tensor,
@@ -277,90 +211,64 @@ def _measure(
     image_source: Tensor,
     *,
     ks: tuple[int, ...],
-    precision_ks: tuple[int, ...],
-    mode: Mode,
-    relevance: Relevance,
-    query_slot: Tensor | None,
-    bootstrap: Bootstrap | None,
-    max_rank: int,
-    target_names: Sequence[str] | None,
-    chunk_size: int | None,
+    precision_ks: tuple[int, ...] = (),
+    mode: Mode = "clean",
+    relevance: Relevance = "auto",
+    query_slot: Tensor | None = None,
+    bootstrap: Bootstrap | None = None,
+    max_rank: int = 100,
+    target_names: Sequence[str] | None = None,
+    chunk_size: int | None = None,
 ) -> list[Measured]:
-    """The work of `source_bias`, before intervals are read off: all queries first, then each class."""
+    """The work of `source_bias`, before intervals are read off: all queries first, then each class.
+
+    Arguments and errors are those of `source_bias`.
+    """
     check_embeddings(text=text, image=image)
     check_ids(len(text), "text", query_target=query_target)
     check_ids(len(image), "image", image_target=image_target, image_source=image_source)
-    check_cutoffs("ks", ks)
-    check_cutoffs("precision_ks", precision_ks)
-    if mode not in ("clean", "paper") or relevance not in ("auto", "pair", "label"):
-        raise ValueError(f"mode is {mode!r} and relevance {relevance!r}; choose clean or paper, auto, pair or label")
-    if int(image_source.min()) < 0:
-        raise ValueError("image_source holds a negative code; 0 is real, generators are numbered from 1")
-
-    both = torch.cat([query_target, image_target]).cpu().numpy().astype(np.int64)
-    target_ids, dense = np.unique(both, return_inverse=True)
-    query, item = dense[: len(text)].astype(np.int64), dense[len(text) :].astype(np.int64)
-    source = image_source.cpu().numpy().astype(np.int64)
-    generated = (source > 0).astype(np.int64)
-    available = np.zeros((len(target_ids), 2), dtype=np.int64)
-    np.add.at(available, (item, generated), 1)
-
-    queried = available[np.unique(query)]
-    pairs = relevance == "pair" or (relevance == "auto" and bool((queried[:, 0] <= 1).all()))
-    real, twins = available[query].T
-    answered = (real == 1) & (twins >= 1) if pairs else (real >= 1) & (twins >= 1)
-    slot = np.zeros(len(text), dtype=np.int64)
-    if mode == "paper":
-        if not pairs:
-            raise ValueError("mode 'paper' is defined on pairs of a photo and its twin; use mode 'clean' with labels")
-        if query_slot is not None:
-            check_ids(len(text), "text", query_slot=query_slot)
-            slot = np.unique(query_slot.cpu().numpy(), return_inverse=True)[1].astype(np.int64)
-        elif len(np.unique(query)) < len(query):
-            raise ValueError(
-                "mode 'paper' averages over caption slots and targets have several captions: "
-                "pass query_slot, which caption of its target each query is"
-            )
-    if target_names is not None and pairs:
-        raise ValueError("target_names asks for figures per class, which need label relevance")
-    asked = target_ids[np.unique(query)]
-    if target_names is not None and (asked[0] < 0 or asked[-1] >= len(target_names)):
-        raise ValueError(
-            f"target_names has {len(target_names)} names, but query_target goes from {asked[0]} to {asked[-1]}: "
-            "targets are indices into it"
-        )
-
-    task = _Task(
-        text, image, query, item, target_ids, source, generated, available, answered, pairs, mode, slot,
-        ks, precision_ks, max_rank, chunk_size,
-    )  # fmt: skip
-    columns, tied = _query_columns(task)
+    task = source_task(
+        query_target,
+        image_target,
+        image_source,
+        ks=ks,
+        precision_ks=precision_ks,
+        mode=mode,
+        relevance=relevance,
+        query_slot=query_slot,
+        max_rank=max_rank,
+        target_names=target_names,
+        normalised=is_normalised(text, image),
+    )
+    columns, tied = _query_columns(task, text, image, chunk_size)
     names = tuple(columns)
     values = np.stack([columns[name] for name in names], axis=1)
-    specs = _specs(task, tied)
-    if pairs:
-        return [_by_cluster(task, specs, names, values, bootstrap)]
-    return _by_picture(task, specs, names, values, bootstrap, target_names)
+    specs = source_specs(task, tied)
+    if task.pairs:
+        return [measure_targets(task, specs, names, values, bootstrap)]
+    return _by_picture(task, text, image, specs, names, values, bootstrap, target_names, chunk_size)
 
 
-def _query_columns(task: _Task) -> tuple[dict[str, Floats], int]:
+def _query_columns(
+    task: SourceTask, text: Tensor, image: Tensor, chunk_size: int | None
+) -> tuple[dict[str, Floats], int]:
     """Per-query numbers by column name, [Q] each, and how many queries have ties in the longest top list."""
-    queries = len(task.text)
-    device = task.image.device
+    queries = len(text)
+    device = image.device
     kind = torch.from_numpy(task.generated).to(device)
     item_target = torch.from_numpy(task.image_target).to(device)
     query_target = torch.from_numpy(task.query_target).to(device)
     cutoffs = task.cutoffs
     weights = discounts(max(cutoffs, default=1)).to(device)
     tables: dict[str, Floats] = {}
-    pair_index = torch.from_numpy(_pair_index(task)).to(device) if task.pairs else None
+    pair_index = torch.from_numpy(pair_index_of(task)).to(device) if task.pairs else None
     ranks = np.full((queries, 0 if pair_index is None else pair_index.shape[1]), np.nan)
     win = np.full(queries, np.nan)
     tied = 0
     for k in cutoffs:
         for name in ("hits_real", "hits_generated", "gain_real", "gain_generated", "shown", "shown_gain"):
             tables[f"{name}@{k}"] = np.empty(queries)
-    for rows, scores in score_chunks(task.text, task.image, task.chunk_size):
+    for rows, scores in score_chunks(text, image, chunk_size):
         relevant = query_target[rows].unsqueeze(1) == item_target
         if cutoffs:
             top = top_list(scores, relevant, kind, 2, max(cutoffs))
@@ -388,9 +296,9 @@ def _query_columns(task: _Task) -> tuple[dict[str, Floats], int]:
         )
         for k in cutoffs
     }
-    columns = _top_columns(task, top_counts, task.available[task.query_target], task.answered)
+    columns = top_columns(task, top_counts, task.available[task.query_target], task.answered)
     if task.pairs:
-        columns |= _pair_columns(task, ranks)
+        columns |= pair_columns(task, ranks)
     else:
         columns["win"] = np.where(task.answered, win, 0.0)
     columns["answered"] = task.answered.astype(np.float64)
@@ -398,140 +306,16 @@ def _query_columns(task: _Task) -> tuple[dict[str, Floats], int]:
     return columns, tied
 
 
-def _top_columns(
-    task: _Task, top: dict[int, TopCounts], available: Ints, answered: NDArray[np.bool_]
-) -> dict[str, Floats]:
-    """Turn sums over top lists into per-query measures.
-
-    Args:
-        task: the evaluation.
-        top: sums by capped cut-off, [n] each.
-        available: [n, 2] relevant pictures of each source (or [1, 2] for all n alike).
-        answered: [n] (or [1]) whether the relevance measures count here.
-    """
-    columns: dict[str, Floats] = {}
-    for side, source in enumerate(_SIDES):
-        there = np.maximum(available[:, side], 1)
-        for asked in task.ks:
-            k = task.capped(asked)
-            if task.pairs:
-                # The expectation over a random twin: each alone is the one relevant picture, whose ideal DCG is 1.
-                ideal = there * (PAPER_IDEAL if task.mode == "paper" else 1.0)
-            else:
-                ideal = np.concatenate([[0.0], np.cumsum(discounts(k).numpy())])[np.minimum(there, k)]
-            columns[f"R_{source}@{asked}"] = np.where(answered, top[k].hits[side] / there, 0.0)
-            columns[f"NDCG_{source}@{asked}"] = np.where(answered, top[k].gain[side] / ideal, 0.0)
-        for asked in task.precision_ks:
-            k = task.capped(asked)
-            columns[f"P_{source}@{asked}"] = np.where(answered, top[k].hits[side] / k, 0.0)
-    for asked in task.ks:
-        k = task.capped(asked)
-        columns[f"shown@{asked}"] = top[k].shown / k
-        # Every position shows a real or a generated picture, so that real minus generated is 1 - 2 generated.
-        columns[f"ndsr@{asked}"] = 1.0 - 2.0 * top[k].shown_gain / float(discounts(k).sum())
-    return columns
-
-
-def _pair_index(task: _Task) -> Ints:
-    """[T, 1 + twins] gallery rows of each target's photo and twins, -1 where absent or where it is no pair."""
-    paired = (task.available[:, 0] == 1) & (task.available[:, 1] >= 1)
-    width = 1 + int(task.available[paired, 1].max(initial=1))
-    index = np.full((len(task.available), width), -1, dtype=np.int64)
-    kept = np.flatnonzero(paired[task.image_target])
-    # Photo first, then the twins in any order: they only enter sums.
-    kept = kept[np.lexsort((task.generated[kept], task.image_target[kept]))]
-    owner = task.image_target[kept]
-    first = np.searchsorted(owner, owner, side="left")
-    index[owner, np.arange(len(owner)) - first] = kept
-    return index
-
-
-def _pair_columns(task: _Task, ranks: Floats) -> dict[str, Floats]:
-    """Win rate and rank difference from the mid-ranks [Q, 1 + twins] of photo and twins."""
-    photo, twins = ranks[:, :1], ranks[:, 1:]
-    there = ~np.isnan(twins) & task.answered[:, None]
-    share = there / np.maximum(there.sum(axis=1, keepdims=True), 1)
-    with np.errstate(invalid="ignore"):
-        wins = (twins < photo) + 0.5 * (twins == photo)
-        kept = there & (photo <= task.max_rank) & (twins <= task.max_rank)
-        gap = np.where(kept, photo - twins, 0.0)
-    return {
-        "win": (share * wins).sum(axis=1),
-        "kept": (share * kept).sum(axis=1),
-        "gap": (share * gap).sum(axis=1),
-    }
-
-
-def _amplification(pool_share: float) -> Combine:
-    """Odds of the shown share over the odds of the pool's."""
-
-    def amplification(shown: Floats) -> Floats:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.divide(shown, 1.0 - shown) * np.divide(1.0 - pool_share, pool_share)
-
-    return amplification
-
-
-def _specs(task: _Task, tied: int) -> list[Spec]:
-    """Every figure that the evaluation has, in the order of the report."""
-    scale = "" if is_normalised(task.text, task.image) else "scores are dot products of unnormalised embeddings"
-    ties = f"ties in expectation, {tied} queries have some" if tied else "no ties"
-    dropped = int((~task.answered).sum())
-    without = "a pair" if task.pairs else "both sources"
-    lacking = f"{dropped} queries without {without} left out" if dropped else ""
-
-    def note(*parts: str, k: int | None = None) -> str:
-        cap = f"k capped at the {len(task.source)} pictures" if k is not None and k > len(task.source) else ""
-        return "; ".join(part for part in (*parts, cap, scale) if part)
-
-    specs: list[Spec] = []
-    if task.answered.any():
-        measures = [(m, k) for m, ks in (("R", task.ks), ("NDCG", task.ks), ("P", task.precision_ks)) for k in ks]
-        for m, k in measures:
-            parts = tuple((f"{m}_{source}@{k}", "answered") for source in _SIDES)
-            text = note(lacking, ties, k=k)
-            specs.append(Spec(f"relative_delta_{m}", k, parts, relative_delta, by_slot=True, note=text))
-            specs.extend(
-                Spec(f"{m}_{source}", k, (part,), by_slot=True, note=text)
-                for source, part in zip(_SIDES, parts, strict=True)
-            )
-        if task.pairs:
-            win = (("win", "answered"),)
-            specs.append(Spec("pair_win_rate", None, win, by_slot=True, note=note(lacking, "a tie is half a win")))
-            gap = (("gap", "kept"),)
-            text = note(lacking, f"mid-ranks, where both are at most {task.max_rank}")
-            specs.append(Spec("rank_difference", None, gap, by_slot=True, note=text))
-        else:
-            specs.append(Spec("win_rate", None, (("win", "answered"),), note=note(lacking, "a tie is half a win")))
-    share = task.pool_share
-    single = "undefined, the gallery holds one source only" if share in (0.0, 1.0) else ""
-    for k in task.ks:
-        shown = ((f"shown@{k}", "all"),)
-        null = f"null value {1.0 - 2.0 * share:.4g}"
-        specs.append(Spec("source_share", k, shown, note=note(ties, k=k)))
-        specs.append(Spec("amplification", k, shown, _amplification(share), note=note(single, ties, k=k)))
-        specs.append(Spec("delta_ndsr", k, ((f"ndsr@{k}", "all"),), note=note(null, ties, k=k)))
-    specs.append(Spec("pool_share", None, (("all", "all"),), lambda one: one * share, note="of the gallery, exact"))
-    return specs
-
-
-def _by_cluster(
-    task: _Task, specs: list[Spec], names: tuple[str, ...], values: Floats, bootstrap: Bootstrap | None
-) -> Measured:
-    """Pair relevance: a target's queries are one cluster."""
-    slots = int(task.slot.max()) + 1
-    spread = np.zeros((len(values), slots, values.shape[1]))
-    spread[np.arange(len(values)), task.slot] = values
-    return measure_clusters(specs, names, cluster_totals(spread, task.query_target), bootstrap)
-
-
 def _by_picture(
-    task: _Task,
+    task: SourceTask,
+    text: Tensor,
+    image: Tensor,
     specs: list[Spec],
     names: tuple[str, ...],
     values: Floats,
     bootstrap: Bootstrap | None,
     target_names: Sequence[str] | None,
+    chunk_size: int | None,
 ) -> list[Measured]:
     """Label relevance: queries are fixed, pictures are resampled within class and generator."""
     counts = None
@@ -546,7 +330,7 @@ def _by_picture(
     def on_resamples(sums: Floats | None) -> Floats | None:
         return None if sums is None else np.stack([spec.evaluate(names, sums) for spec in specs], axis=-1)
 
-    for target, rows, drawn in _class_draws(task, names, counts):
+    for target, rows, drawn in _class_draws(task, text, image, names, counts, chunk_size):
         if total is not None and drawn is not None:
             total += drawn
         if target_names is not None:
@@ -558,7 +342,12 @@ def _by_picture(
 
 
 def _class_draws(
-    task: _Task, names: tuple[str, ...], counts: NDArray[np.uint16] | None
+    task: SourceTask,
+    text: Tensor,
+    image: Tensor,
+    names: tuple[str, ...],
+    counts: NDArray[np.uint16] | None,
+    chunk_size: int | None,
 ) -> Iterator[tuple[int, Ints, Floats | None]]:
     """Each queried class with its queries' rows and their summed columns [B, 1, C] on the resamples."""
     generated = task.generated > 0
@@ -571,10 +360,10 @@ def _class_draws(
         answered = task.answered[rows[:1]]
         drawn = np.zeros((counts.shape[1], 1, len(names)))
         own_counts = counts[relevant]
-        for _, scores in score_chunks(task.text[rows], task.image, task.chunk_size):
+        for _, scores in score_chunks(text[rows], image, chunk_size):
             for line in scores.cpu().numpy():
                 top = resampled_top_counts(line, relevant, generated, counts, task.cutoffs) if task.cutoffs else {}
-                columns = _top_columns(task, top, task.available[target][None, :], answered)
+                columns = top_columns(task, top, task.available[target][None, :], answered)
                 win = resampled_win_rate(line[relevant], generated[relevant], own_counts) if answered[0] else 0.0
                 columns["win"] = np.broadcast_to(np.asarray(win, dtype=np.float64), drawn.shape[:1])
                 columns["answered"] = np.full(drawn.shape[:1], float(answered[0]))
