@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from bias_train.embeddings import REAL, Embeddings, Relevance
+from bias_train.embeddings import REAL, Embeddings
 from datamodules.catalogue import Catalogue
-from datamodules.evaluation import EvaluationStream, evaluation_set
-from datamodules.evaluation import Relevance as Asked
+from datamodules.evaluation import EvaluationStream, Relevance, evaluation_set
 from datamodules.index import ShardIndex
 from datamodules.workers import end_with_trainer, worker_context
 from models.retriever import Retriever
@@ -23,7 +21,7 @@ def embed_shards(
     retriever: Retriever,
     shards: Sequence[str],
     *,
-    relevance: Asked = "auto",
+    relevance: Relevance = "auto",
     prompts: Sequence[str] = ("a photo of a {label}",),
     limit: int | None = None,
     batch_size: int = 64,
@@ -77,6 +75,6 @@ def embed_shards(
         query=asked.queries,
         query_target=asked.query_target,
         query_slot=asked.query_slot,
-        relevance=cast(Relevance, "label" if asked.relevance == "label" else "pair"),
+        relevance="label" if asked.relevance == "label" else "pair",
         target_names=asked.target_names,
     )
