@@ -16,6 +16,8 @@ from losses.options import above, at_least, one_of
 
 Head = Literal["linear", "mlp"]
 HEADS: tuple[Head, ...] = ("linear", "mlp")
+Condition = Literal["none", "caption"]
+CONDITIONS: tuple[Condition, ...] = ("none", "caption")
 
 
 class SourceAdversary(Loss):
@@ -24,32 +26,38 @@ class SourceAdversary(Loss):
     **Optimises**: the head lowers its cross-entropy in telling generated pictures from photos; the image tower, behind
     a gradient reversal, raises it.
 
-    **Formula**: with ``z = head(sqrt(D) * image)`` and ``y`` = 1 for a generated picture,
+    **Formula**: with the head's logit ``z`` of "generated",
     ``(1/2) mean_{photos} softplus(z) + (1/2) mean_{generated} softplus(-z)`` over all anchors and drawn twins of the
-    global batch: both sources weigh alike at any share. The reversal passes embeddings on unchanged, and multiplies
-    their gradient by ``-strength(step)``, where the strength rises linearly from 0 over ``warmup_steps``.
+    global batch: both sources weigh alike at any share. The head reads ``sqrt(D) * image``; conditioned on the caption,
+    also the elementwise product ``D * image * text``, whose sum is the score. The reversal passes embeddings on
+    unchanged, and multiplies their gradient by ``-strength(step)``, where the strength rises linearly from 0 over
+    ``warmup_steps``.
 
     **Reference**: Ganin and Lempitsky 2015, "Unsupervised Domain Adaptation by Backpropagation", equations 4 to 9
-    (paper), with the source as the domain. The equal weight of the sources and the linear rise are ours.
+    (paper), with the source as the domain. The condition follows Long et al. 2018, "Conditional Adversarial Domain
+    Adaptation", with the caption's embedding for their classifier's output and an elementwise product. The equal weight
+    of the sources and the linear rise are ours.
 
     **Requirements**: both sources among a batch's pictures; the term is zero where one is missing. The two sources'
     contents must be alike, else the term erases a true difference. The module calls `prepare`, which makes the head.
 
     **Inputs**: ``image``, ``source``; ``twin``, ``has_twin`` and ``twin_source`` where the batch carries them (some
-    other loss asks for twins, then). Captions and logit scale play no part. Term: ``source_adversary``, in nats; log 2
-    is a head that knows nothing, which is the aim.
+    other loss asks for twins, then); ``text``, without gradient, where conditioned on it. The logit scale plays no
+    part. Term: ``source_adversary``, in nats; log 2 is a head that knows nothing, which is the aim.
 
     **State**: the head's weights, trained by the module's optimiser (its matrices decay like others), saved with a
     checkpoint, and no part of the retriever that a run writes. They are drawn from the run's seed alone.
 
     **Relation to other losses**: `SourceMMD` and `SourceCORAL` compare the two sources by fixed statistics, where this
-    one learns what tells them apart; a linear head is a match of means along its direction. It says nothing about
-    scores: captions may still prefer what the head does not see. AdamW makes the head's own pace independent of the
+    one learns what tells them apart; a linear head is a match of means along its direction. Without the
+    condition it sees a source only as a whole: pictures of one may still lie nearer to their captions than those of the
+    other, and lead by it. AdamW makes the head's own pace independent of the
     term's weight, so weight and strength matter to the tower by their product; warm up ``strength``, and the head is
     trained from the first step.
 
     Args:
         head: ``"linear"``, or ``"mlp"`` with one hidden layer and a ReLU.
+        condition: ``"none"`` judges a picture by itself, ``"caption"`` beside its caption.
         hidden: the width of the hidden layer, from 1.
         strength: the factor on the reversed gradient, not below 0; 0 only watches.
         warmup_steps: optimiser steps until the full strength.
@@ -68,13 +76,22 @@ class SourceAdversary(Loss):
         tensor(0.6931)
     """
 
-    def __init__(self, head: Head = "mlp", hidden: int = 64, strength: float = 1.0, warmup_steps: int = 0) -> None:
+    def __init__(
+        self,
+        head: Head = "mlp",
+        condition: Condition = "none",
+        hidden: int = 64,
+        strength: float = 1.0,
+        warmup_steps: int = 0,
+    ) -> None:
         super().__init__()
         one_of(self, "head", head, HEADS)
+        one_of(self, "condition", condition, CONDITIONS)
         above(self, "hidden", hidden, 0)
         at_least(self, "strength", strength, 0.0)
         at_least(self, "warmup_steps", warmup_steps, 0)
         self.kind: Head = head
+        self.condition: Condition = condition
         self.hidden = hidden
         self.strength = strength
         self.warmup_steps = warmup_steps
@@ -82,7 +99,8 @@ class SourceAdversary(Loss):
 
     def prepare(self, embed_dim: int, seed: int) -> None:
         """Make the head, with weights that are a function of the options, the width and the seed."""
-        widths = [embed_dim, 1] if self.kind == "linear" else [embed_dim, self.hidden, 1]
+        read = 2 * embed_dim if self.condition == "caption" else embed_dim
+        widths = [read, 1] if self.kind == "linear" else [read, self.hidden, 1]
         generator = torch.Generator().manual_seed(seed)
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(widths):
@@ -117,7 +135,7 @@ class SourceAdversary(Loss):
         of_generated, of_real = (known & generated).sum(), (known & ~generated).sum()
         total = features.image.sum() * 0.0
         for embedding, source, present in pictures:
-            logit = self._judge(embedding[features.local], strength)
+            logit = self._judge(embedding[features.local], features.text[features.local].detach(), strength)
             fake = source != REAL
             real_part = features.sum_over(F.softplus(logit), present & ~fake) / of_real.clamp(min=1)
             fake_part = features.sum_over(F.softplus(-logit), present & fake) / of_generated.clamp(min=1)
@@ -125,11 +143,13 @@ class SourceAdversary(Loss):
         both = (of_generated > 0) & (of_real > 0)
         return {"source_adversary": total * both}
 
-    def _judge(self, embedding: Tensor, strength: float) -> Tensor:
-        """[B, D] to [B] logits of "generated"."""
-        reversed_: Tensor = _Reverse.apply(embedding, strength)
+    def _judge(self, embedding: Tensor, caption: Tensor, strength: float) -> Tensor:
+        """[B, D] pictures and their captions to [B] logits of "generated"."""
         # Rows of length 1 have entries of about 1 / sqrt(D): a head takes long to see a difference among them.
-        scaled = reversed_ * math.sqrt(embedding.shape[1])
+        root = math.sqrt(embedding.shape[1])
+        scaled: Tensor = _Reverse.apply(embedding, strength) * root
+        if self.condition == "caption":
+            scaled = torch.cat([scaled, scaled * caption * root], dim=1)
         with torch.autocast(device_type=embedding.device.type, enabled=False):
             logit: Tensor = self.head(scaled.to(next(self.head.parameters()).dtype))
         return logit.squeeze(1)

@@ -57,7 +57,7 @@ OPTIONS: dict[type[Loss], list[dict[str, Any]]] = {
         {"epsilon": 0.0, "penalty": 0.0, "dual_rate": 0.5},
         {"epsilon": 0.02, "dual_rate": 3.0, "unit": "cosine", "limit": 0.1},
     ],
-    SourceAdversary: [{}, {"head": "linear", "strength": 0.7, "warmup_steps": 5}],
+    SourceAdversary: [{}, {"condition": "caption"}, {"head": "linear", "strength": 0.7, "warmup_steps": 5}],
     SourceMMD: [
         {},
         {"pictures": "pairs", "min_count": 2},

@@ -32,11 +32,16 @@ def pictures(features: Features) -> tuple[np.ndarray, np.ndarray]:
     return embedding.numpy(), torch.cat([fake, ~fake[features.has_twin]]).numpy()
 
 
+@pytest.mark.parametrize("condition", ["none", "caption"])
 @pytest.mark.parametrize("head", ["linear", "mlp"])
-def test_against_numpy_and_sklearn(head: Any) -> None:
+def test_against_numpy_and_sklearn(head: Any, condition: Any) -> None:
     features = random_features()
-    loss = made(head=head, hidden=7)
+    assert features.has_twin is not None
+    loss = made(head=head, condition=condition, hidden=7)
     x, generated = pictures(features)
+    if condition == "caption":
+        text = torch.cat([features.text, features.text[features.has_twin]]).numpy()
+        x = np.concatenate([x, math.sqrt(5) * x * text], axis=1)
     layers = [(m.weight.detach().numpy(), m.bias.detach().numpy()) for m in loss.head if hasattr(m, "weight")]  # type: ignore[operator, union-attr]
     z = x * math.sqrt(5)
     for i, (weight, bias) in enumerate(layers):
@@ -176,6 +181,7 @@ def test_what_is_wrong_is_named() -> None:
         made()(random_features(image=image))
     for options, message in (
         ({"head": "conv"}, "head must be one of 'linear', 'mlp'; got 'conv'"),
+        ({"condition": "class"}, "condition must be one of 'none', 'caption'; got 'class'"),
         ({"hidden": 0}, "hidden must be a finite number above 0; got 0"),
         ({"strength": -1.0}, "strength must be a finite number of at least 0"),
         ({"warmup_steps": -1}, "warmup_steps must be a finite number of at least 0"),
