@@ -1,0 +1,145 @@
+"""How well a linear classifier tells generated pictures from real ones, by their embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bias_train.stats import Floats, Ints
+from datamodules.hashing import mix
+
+_FOLDS = 303
+
+
+@dataclass(frozen=True)
+class Separability:
+    """Area under the ROC curve of a probe on vectors that it was not trained on; 0.5 is chance.
+
+    Attributes:
+        auc: over all held-out vectors.
+        low: lower end of its 95 % interval (DeLong et al. 1988), which takes the probe as given.
+        high: upper end.
+        real: held-out real pictures.
+        generated: held-out generated pictures.
+    """
+
+    auc: float
+    low: float
+    high: float
+    real: int
+    generated: int
+
+
+def separability(x: Tensor, generated: NDArray[np.bool_], group: Ints, folds: int = 5, seed: int = 0) -> Separability:
+    """Train probes on all folds but one, score that one, and pool the scores fold by fold.
+
+    Pictures of one group (a scene with its twins, the pictures of one prompt) stay in one fold, so that a probe cannot
+    know a picture by its kin. The AUC compares pairs within a fold only, since scores of two probes have no common
+    scale.
+
+    Args:
+        x: [n, D] float embeddings.
+        generated: [n].
+        group: [n] int64; pictures of group -1 are each on their own.
+        folds: as few as 2.
+        seed: of the folds.
+
+    Returns:
+        NaN throughout where no fold can hold both sources.
+    """
+    fold = _folds(generated, group, folds, seed)
+    wins: list[tuple[Floats, Floats]] = []
+    for number in range(folds):
+        test = fold == number
+        trained, tested = generated[~test], generated[test]
+        if trained.all() or not trained.any() or tested.all() or not tested.any():
+            continue
+        scores = (x[torch.from_numpy(test)].double() @ discriminant(x[torch.from_numpy(~test)], trained)).numpy()
+        wins.append(_wins(scores[tested], scores[~tested]))
+    return _pooled(wins)
+
+
+def transferred(train: tuple[Tensor, NDArray[np.bool_]], test: tuple[Tensor, NDArray[np.bool_]]) -> Separability:
+    """Train a probe on some vectors and score others: ([n, D], generated [n]) and ([m, D], generated [m])."""
+    (x, generated), (other, truth) = train, test
+    scores = (other.double() @ discriminant(x, generated)).numpy()
+    return _pooled([_wins(scores[truth], scores[~truth])])
+
+
+def discriminant(x: Tensor, generated: NDArray[np.bool_]) -> Tensor:
+    """Fisher's linear discriminant with the within-source covariance shrunk by Ledoit and Wolf (2004).
+
+    A closed form that is the best linear classifier for two Gaussians of one covariance; the shrinkage keeps it usable
+    where vectors are hardly more than their width.
+
+    Args:
+        x: [n, D] float.
+        generated: [n], both values present.
+
+    Returns:
+        [D] float64, higher scores being generated.
+    """
+    x = x.double()
+    mask = torch.from_numpy(generated)
+    means = x[mask].mean(dim=0), x[~mask].mean(dim=0)
+    centred = torch.where(mask[:, None], x - means[0], x - means[1])
+    covariance = ledoit_wolf(centred)
+    # What erasure has left without any spread is no direction to look in.
+    scale = covariance.diagonal().mean().clamp(min=1e-300)
+    ridge = 1e-9 * scale * torch.eye(len(covariance), dtype=torch.float64)
+    return torch.linalg.solve(covariance + ridge, means[0] - means[1])
+
+
+def ledoit_wolf(centred: Tensor) -> Tensor:
+    """Shrink the covariance of centred rows [n, D] towards a multiple of the identity (Ledoit and Wolf 2004)."""
+    n, width = centred.shape
+    sample = centred.T @ centred / n
+    mean = sample.diagonal().mean()
+    eye = torch.eye(width, dtype=centred.dtype)
+    distance = (sample - mean * eye).square().sum() / width
+    # sum_k |x_k x_k^T - S|^2 = sum_k |x_k|^4 - n |S|^2, so that no outer product is ever formed.
+    spread = (centred.square().sum(dim=1).square().sum() - n * sample.square().sum()) / (n**2 * width)
+    share = float(spread.clamp(max=float(distance)) / distance) if float(distance) > 0 else 0.0
+    return (1.0 - share) * sample + share * mean * eye
+
+
+def _folds(generated: NDArray[np.bool_], group: Ints, folds: int, seed: int) -> Ints:
+    """[n] fold of each picture: groups are dealt out in hashed order, those alone source by source."""
+    fold = np.zeros(len(group), dtype=np.int64)
+    ids, dense = np.unique(group, return_inverse=True)
+    order = np.argsort(np.argsort(mix(seed, _FOLDS, ids), kind="stable"), kind="stable")
+    fold[:] = order[dense] % folds
+    for side in (False, True):
+        alone = np.flatnonzero((group < 0) & (generated == side))
+        fold[alone[np.argsort(mix(seed, _FOLDS, 1, alone), kind="stable")]] = np.arange(len(alone)) % folds
+    return fold
+
+
+def _wins(generated: Floats, real: Floats) -> tuple[Floats, Floats]:
+    """Each picture's share of the pairs in which the generated one scores higher, half for a tie: [g] and [r]."""
+
+    def below(scores: Floats, others: Floats) -> Floats:
+        ordered = np.sort(others)
+        placed = [np.searchsorted(ordered, scores, side=side) for side in ("left", "right")]
+        return np.asarray((placed[0] + placed[1]) / (2.0 * len(others)))
+
+    return below(generated, real), 1.0 - below(real, generated)
+
+
+def _pooled(folds: list[tuple[Floats, Floats]]) -> Separability:
+    """Mean over all pairs, and its standard error from the spread of each picture's own share (DeLong)."""
+    pairs = sum(len(own) * len(other) for own, other in folds)
+    if pairs == 0:
+        return Separability(np.nan, np.nan, np.nan, 0, 0)
+    auc = variance = 0.0
+    for own, other in folds:
+        share = len(own) * len(other) / pairs
+        auc += share * float(own.mean())
+        variance += share**2 * sum(float(part.var(ddof=1)) / len(part) for part in (own, other) if len(part) > 1)
+    half = 1.959964 * variance**0.5
+    generated, real = (sum(len(fold[side]) for fold in folds) for side in (0, 1))
+    return Separability(auc, max(0.0, auc - half), min(1.0, auc + half), real, generated)
