@@ -80,13 +80,12 @@ def render(study: Study, title: str) -> str:
     environment.globals.update(
         number=number, interval=interval, percent=percent, points=_points, times=_times, svg=Markup, isnan=math.isnan
     )
-    template = environment.from_string(
-        resources.files("bias_train.reports").joinpath("template.html.j2").read_text(encoding="utf-8")
-    )
+    template = environment.from_string(resource("template.html.j2"))
     plots = [figures.bias_by_share(study), figures.pareto(study), figures.retrieval_by_share(study)]
     plots.append(figures.exposure(study))
     breakdown = [figures.groups(study, "class"), figures.groups(study, "generator")]
     return template.render(
+        style=page_style(),
         title=title,
         study=study,
         summary=_summary(study),
@@ -109,6 +108,16 @@ def render(study: Study, title: str) -> str:
         environments=_environments(study.runs),
         bars=figures.bars(study),
     )
+
+
+def page_style() -> Markup:
+    """The style of every page: colours for light and dark, cards, tables, plots."""
+    return Markup(resource("style.css"))  # our own file, which has nothing to escape
+
+
+def resource(name: str) -> str:
+    """Read a file that lies beside this module."""
+    return resources.files("bias_train.reports").joinpath(name).read_text(encoding="utf-8")
 
 
 def _title(runs: Sequence[Run]) -> str:
