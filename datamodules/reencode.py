@@ -102,20 +102,13 @@ class ImageFormat:
         Raises:
             DataError: naming the picture, if it cannot be decoded or is of another type.
         """
-        if isinstance(image, bytes | bytearray | memoryview):
+        if self.keep_original and isinstance(image, bytes | bytearray | memoryview):
             data = bytes(image)
-            opened = _decode(data, name)
-            if self.keep_original and opened.format in _KEPT:
-                return Encoded(data, _KEPT[opened.format])
-            image = opened
-        elif isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
-                raise DataError(f"{name}: an array must be uint8 [H, W, 3] or [H, W], not {image.dtype} {image.shape}")
-            image = Image.fromarray(image)
-        elif not isinstance(image, Image.Image):
-            raise DataError(f"{name}: a picture is bytes, a Pillow image or a uint8 array, not {type(image).__name__}")
+            image = _decode(data, name)
+            if image.format in _KEPT:
+                return Encoded(data, _KEPT[image.format])
+        rgb = decode_rgb(image, name)
         try:
-            rgb = _to_rgb(image)
             if self.size is not None:
                 rgb = ImageOps.fit(rgb, (self.size, self.size), Image.Resampling.BICUBIC, centering=(0.5, 0.5))
             buffer = io.BytesIO()
@@ -126,6 +119,30 @@ class ImageFormat:
 
 
 _KEPT = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
+
+
+def decode_rgb(image: RawImage, name: str) -> Image.Image:
+    """Decode a picture as it is looked at: upright, in sRGB, on white where it is transparent, without metadata.
+
+    Args:
+        image: encoded bytes of any format that Pillow reads, a Pillow image, or uint8 [H, W, 3] or [H, W].
+        name: what to call it in an error.
+
+    Raises:
+        DataError: naming the picture, if it cannot be decoded or is of another type.
+    """
+    if isinstance(image, bytes | bytearray | memoryview):
+        image = _decode(bytes(image), name)
+    elif isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
+            raise DataError(f"{name}: an array must be uint8 [H, W, 3] or [H, W], not {image.dtype} {image.shape}")
+        image = Image.fromarray(image)
+    elif not isinstance(image, Image.Image):
+        raise DataError(f"{name}: a picture is bytes, a Pillow image or a uint8 array, not {type(image).__name__}")
+    try:
+        return _to_rgb(image)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: cannot be written as JPEG ({error})") from error
 
 
 def _decode(data: bytes, name: str) -> Image.Image:
