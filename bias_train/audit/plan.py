@@ -106,9 +106,9 @@ def _check_sides(embeddings: Embeddings) -> None:
         if count == 0:
             raise RunError(f"audit: there are no {name}; a source bias needs pictures of both kinds")
     if not np.isin(embeddings.query_target, embeddings.image_target[embeddings.image_target >= 0]).any():
-        raise RunError(
-            "audit: no query's target is the target of any picture; query_target and image_target must match"
-        )
+        raise RunError("audit: no query has a picture of its target; query_target and image_target must match")
+    if int(embeddings.query_target.min()) < 0:
+        raise RunError("audit: query_target holds a negative target; every query must ask for a known one")
 
 
 def _gallery(embeddings: Embeddings, ratio: float, code: int | None, seed: int) -> Gallery:
