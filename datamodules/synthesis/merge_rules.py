@@ -55,7 +55,7 @@ def merge_captions(captions: Sequence[str], max_words: int = 50) -> str:
     """
     cleaned = [text for text in (_clean(caption) for caption in captions) if text]
     if not cleaned:
-        return " ".join(" ".join(captions).split())
+        return " ".join(" ".join(captions).split()[:max_words])
     # Python's sort keeps the order of equals: the earlier caption wins.
     first, *others = sorted(cleaned, key=lambda text: -len(_things(text)))
     prompt = " ".join(first.split()[:max_words]).rstrip(" ,;:")
