@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from bias_train.embeddings import Embeddings
 from bias_train.explain.units import Units, differences, units_of
@@ -68,6 +70,32 @@ def decompose(
         (float(found.value[f]), float(found.low[f]), float(found.high[f])) for f in range(4)
     )
     return Decomposition(gap, common, specific, share, int(asked.sum()), len(units))
+
+
+def without_common(embeddings: Embeddings, *, seed: int = 0) -> Tensor:
+    """Take the common displacement out of generated pictures, to see what of a ranking's bias is left.
+
+    Each generator has its own. A picture's is the mean over the half of the units that it is not in, so that what goes
+    is what a unit shares with others, and nothing of its own.
+
+    Args:
+        embeddings: the set.
+        seed: of the halves.
+
+    Returns:
+        [M, D] float32 all pictures; those of a generator with fewer than two units stay as they are.
+    """
+    image = embeddings.image.double().clone()
+    for code in np.unique(embeddings.image_source[embeddings.generated]).tolist():
+        units = units_of(embeddings, (code,))
+        if len(units) < 2:
+            continue
+        displacement = differences(units)
+        half = np.random.default_rng(seed).permutation(np.arange(len(units)) % 2)
+        means = np.stack([displacement[half != side].mean(axis=0) for side in (0, 1)])
+        made = units.code > 0
+        image[torch.from_numpy(units.row[made])] -= torch.from_numpy(means[half[units.unit[made]]])
+    return image.float()
 
 
 def _parts(gap: Floats, common: Floats) -> Floats:

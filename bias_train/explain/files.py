@@ -54,7 +54,19 @@ def write_explanation(folder: Path, found: Explanation, embeddings: Embeddings, 
 
 def as_json(found: Explanation) -> dict[str, Any]:
     """The findings without pictures' places and spectra, which are in CSV files; undefined numbers as null."""
-    fields = ("kind", "counts", "bias", "direction", "probes", "decompositions", "cosines", "reversal", "notes")
+    fields = (
+        "kind",
+        "counts",
+        "bias",
+        "left",
+        "change",
+        "direction",
+        "probes",
+        "decompositions",
+        "cosines",
+        "reversal",
+        "notes",
+    )
     value: dict[str, Any] = {name: _plain(getattr(found, name)) for name in fields}
     value["maps"] = [{"method": entry.method, "explained": _plain(list(entry.explained))} for entry in found.maps]
     if found.spectra is not None:

@@ -10,10 +10,10 @@ import numpy as np
 from bias_train.embeddings import Embeddings
 from bias_train.errors import RunError
 from bias_train.explain.cross import CrossCosine, cross_cosines
-from bias_train.explain.decomposition import Decomposition, decompose
+from bias_train.explain.decomposition import Decomposition, decompose, without_common
 from bias_train.explain.direction import Consistency, consistency
 from bias_train.explain.maps import EmbeddingMap, Method, check_method, embedding_map
-from bias_train.explain.outcome import Outcome, outcomes
+from bias_train.explain.outcome import Outcome, change, outcomes
 from bias_train.explain.pictures import shard_spectra
 from bias_train.explain.probe import ProbeResult, probe
 from bias_train.explain.reversal import Reversal, reverse
@@ -75,6 +75,8 @@ class Explanation:
         kind: what is set against what.
         counts: pictures by source.
         bias: the gallery's own figures.
+        left: the same without the common displacement.
+        change: their difference, paired; empty where it has no interval.
         direction: by generator; "all" takes the mean of a photo's twins.
         probes: by generator; "all" takes every generated picture.
         decompositions: by generator.
@@ -88,6 +90,8 @@ class Explanation:
     kind: Kind
     counts: dict[str, int]
     bias: list[Outcome] = field(default_factory=list)
+    left: list[Outcome] = field(default_factory=list)
+    change: list[Outcome] = field(default_factory=list)
     direction: dict[str, Consistency] = field(default_factory=dict)
     probes: dict[str, ProbeResult] = field(default_factory=dict)
     decompositions: dict[str, Decomposition] = field(default_factory=dict)
@@ -223,6 +227,10 @@ def _gaps(found: Explanation, embeddings: Embeddings, bootstrap: Bootstrap) -> N
         found.notes.append("No score gap and no Relative Delta: the set has no queries.")
         return
     found.bias = outcomes(embeddings, embeddings.image, bootstrap)
+    if found.bias and found.kind != "whole":
+        image = without_common(embeddings, seed=bootstrap.seed)
+        found.left = outcomes(embeddings, image, bootstrap)
+        found.change = change(embeddings, embeddings.image, image, bootstrap)
     for name, codes in _generators(embeddings):
         result = decompose(embeddings, codes, bootstrap)
         if result is None:

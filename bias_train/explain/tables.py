@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 
 from bias_train.explain.findings import Explanation
+from bias_train.explain.outcome import Outcome
 
 Cell = str | int | float
 
@@ -73,10 +74,24 @@ def tables_of(found: Explanation) -> list[Table]:
 def _bias(found: Explanation) -> Table:
     return Table(
         "bias", "Bias of this gallery",
-        "Relative Delta is negative, and a win rate above 0.5, where generated pictures are favoured. 95 % intervals.",
-        ("figure", "value", "low", "high"),
-        [(entry.name, entry.value, entry.low, entry.high) for entry in found.bias],
+        "Relative Delta is negative, and a win rate above 0.5, where generated pictures are favoured. Without the "
+        "common displacement: a generator's mean displacement (over the other half of the units) is subtracted from "
+        "its pictures; what is left is not common. 95 % intervals.",
+        ("gallery", "figure", "value", "low", "high", "change", "change low", "change high"),
+        [
+            *_outcome_rows("as it is", found.bias, []),
+            *_outcome_rows("without the common displacement", found.left, found.change),
+        ],
     )  # fmt: skip
+
+
+def _outcome_rows(gallery: str, outcomes: list[Outcome], changes: list[Outcome]) -> list[tuple[Cell, ...]]:
+    by_name = {entry.name: (entry.value, entry.low, entry.high) for entry in changes}
+    nothing = (math.nan,) * 3
+    return [
+        (gallery, entry.name, entry.value, entry.low, entry.high, *by_name.get(entry.name, nothing))
+        for entry in outcomes
+    ]
 
 
 def _direction(found: Explanation) -> Table:
@@ -146,11 +161,7 @@ def _cosines(found: Explanation) -> Table:
 def _reversal(found: Explanation) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for arm in found.reversal.arms if found.reversal is not None else ():
-        differences = {entry.name: entry for entry in arm.change}
-        for entry in arm.outcomes:
-            other = differences.get(entry.name)
-            change = (other.value, other.low, other.high) if other is not None else (math.nan,) * 3
-            rows.append((_ARMS[arm.name], entry.name, entry.value, entry.low, entry.high, *change))
+        rows += _outcome_rows(_ARMS[arm.name], arm.outcomes, arm.change)
     return Table(
         "reversal", "Does taking the change from photos turn the bias round?",
         "p is what debiasing changed in generated pictures (mean over the other half of the set). It is subtracted "

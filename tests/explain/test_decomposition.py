@@ -7,7 +7,8 @@ import pytest
 import torch
 from explain_worlds import class_world, pair_world
 
-from bias_train.explain.decomposition import decompose
+from bias_train.explain.decomposition import decompose, without_common
+from bias_train.explain.outcome import outcomes
 from bias_train.stats import Bootstrap, resample_counts
 
 FEW = Bootstrap(resamples=210)
@@ -97,6 +98,24 @@ def test_classes_against_a_loop() -> None:
     low, high = np.quantile(np.array(draws), (0.025, 0.975), axis=0, method="inverted_cdf")
     assert found.gap[1:] == pytest.approx((low[0], high[0]))
     assert found.common[1:] == pytest.approx((low[1], high[1]))
+
+
+def test_without_the_common_displacement_a_common_bias_is_gone_and_another_stays() -> None:
+    common, axis = pair_world(60, offset=np.array([0.5, 0.8]), generators=2, noise=0.05, exact=True)
+    photos = common.image[:60]
+    image = without_common(common)
+    assert torch.allclose(image[60:120], photos, atol=1e-6)
+    assert torch.allclose(image[120:], photos, atol=1e-6)
+    assert torch.equal(image[:60], photos)
+    assert axis[0] == 1
+    [delta, win] = outcomes(common, image, FEW)
+    assert delta.low <= 0.0 <= delta.high
+    assert win.value == pytest.approx(0.5, abs=0.2)  # twins and photos are equal to the last bits
+    # A twin's own part of the displacement is not in what is taken from it.
+    own = replace(common, image=common.image.clone())
+    own.image[60] += 5.0
+    moved = without_common(own) - own.image
+    assert torch.allclose(moved[60], torch.from_numpy(-0.5 * axis).float(), atol=1e-5)
 
 
 def test_nothing_to_split_without_queries() -> None:
