@@ -169,6 +169,10 @@ class SourceErasure(pl.Callback):
         eraser = fit_eraser(calibration, self.spec)
         if self.strength == "tuned":
             figure = self.figure or FigureChoice.usual(calibration.relevance)
+            evaluation = module.trainer.datamodule.evaluation  # type: ignore[attr-defined]
+            if evaluation is not None:
+                # The top of a smaller gallery lies deeper in it, where the preference is weaker.
+                figure = figure.scaled(len(calibration) / len(evaluation))
             return tune(eraser, calibration, figure, self.target_delta, self.seed)[0]
         return eraser.at(float(self.strength))
 

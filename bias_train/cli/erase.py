@@ -144,10 +144,12 @@ def _fit(options: argparse.Namespace) -> int:
     # Class prompts are known before any picture of a class is; other people's captions are not.
     eraser = fit_eraser(calibration, spec, given.text if given.relevance == "label" else None)
     if options.strength == "tuned":
-        eraser, found = tune(eraser, calibration, figure, options.target_delta, options.seed)
+        # The top of a smaller gallery lies deeper in it, where the preference is weaker.
+        depth = figure.scaled(len(calibration) / len(test))
+        eraser, found = tune(eraser, calibration, depth, options.target_delta, options.seed)
         told = "reaches" if found.reached else "cannot reach"
         print(
-            f"tuned: strength {found.strength:.3f} {told} Delta {figure.key} = {found.wanted:g} % on the calibration "
+            f"tuned: strength {found.strength:.3f} {told} Delta {found.figure} = {found.wanted:g} % on the calibration "
             f"split ({found.delta:.1f} %)"
         )
     else:

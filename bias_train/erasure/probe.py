@@ -21,7 +21,8 @@ class Separability:
 
     Attributes:
         auc: over all held-out vectors.
-        low: lower end of its 95 % interval (DeLong et al. 1988), which takes the probe as given.
+        low: lower end of its 95 % interval (DeLong et al. 1988), which takes the probe as given; over folds, whose
+            probes share vectors, it is somewhat narrow.
         high: upper end.
         real: held-out real pictures.
         generated: held-out generated pictures.

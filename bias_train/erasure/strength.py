@@ -52,6 +52,14 @@ class FigureChoice:
         """R@1 for scenes; P@100 for classes, where every gallery has many answers."""
         return cls("R", 1) if relevance == "pair" else cls("P", 100)
 
+    def scaled(self, share: float) -> FigureChoice:
+        """The same depth in a gallery of ``share`` times the size; the top ranks of scenes (k below 10) stay.
+
+        >>> FigureChoice("P", 100).scaled(0.5).key, FigureChoice("R", 1).scaled(0.5).key
+        ('P@50', 'R@1')
+        """
+        return self if self.k < 10 else FigureChoice(self.metric, max(1, round(self.k * share)))
+
     @property
     def key(self) -> str:
         """As people write it."""

@@ -84,7 +84,7 @@ def erase_file(
 def _erased(eraser: LinearEraser, rows: NDArray[Any], first: int, source: Path, renormalise: bool) -> NDArray[Any]:
     if rows.ndim != 2 or rows.shape[1] != eraser.width:
         raise RunError(f"{source}: its rows have shape {rows.shape[1:]}, but the eraser is for width {eraser.width}")
-    work = np.ascontiguousarray(rows, dtype=np.float64 if rows.dtype == np.float64 else np.float32)
+    work = np.array(rows, dtype=np.float64 if rows.dtype == np.float64 else np.float32)  # what was read is read-only
     length = np.linalg.norm(work, axis=1)
     bad = ~np.isfinite(length) | (length == 0)
     if eraser.bias is not None or not renormalise:
