@@ -1,0 +1,26 @@
+"""The sweep files that come with the project name files, axes and choices that exist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bias_train.sweeps.spec import load_sweep
+
+SWEEPS = Path(__file__).resolve().parents[2] / "configs" / "sweep"
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_loads(path: Path) -> None:
+    sweep = load_sweep(path)
+    assert sweep.name == path.stem
+    assert sweep.axes
+
+
+def test_the_methods_hold_every_shipped_loss_that_needs_no_one_to_one_twins() -> None:
+    method = load_sweep(SWEEPS / "source_methods.yaml").axis("method")
+    assert method is not None
+    held = {path.name for choice in method.choices for path in choice.configs}
+    shipped = {path.name for folder in ("loss", "erasure") for path in (SWEEPS.parent / folder).glob("*.yaml")}
+    assert shipped - held == {"twin_consistency.yaml"}
