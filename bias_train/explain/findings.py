@@ -13,7 +13,7 @@ from bias_train.explain.cross import CrossCosine, cross_cosines
 from bias_train.explain.decomposition import Decomposition, decompose, without_common
 from bias_train.explain.direction import Consistency, consistency
 from bias_train.explain.maps import EmbeddingMap, Method, check_method, embedding_map
-from bias_train.explain.outcome import Outcome, change, outcomes
+from bias_train.explain.outcome import Outcome, change, measure_gallery
 from bias_train.explain.pictures import shard_spectra
 from bias_train.explain.probe import ProbeResult, probe
 from bias_train.explain.reversal import Reversal, reverse
@@ -226,11 +226,11 @@ def _gaps(found: Explanation, embeddings: Embeddings, bootstrap: Bootstrap) -> N
     if embeddings.text is None:
         found.notes.append("No score gap and no Relative Delta: the set has no queries.")
         return
-    found.bias = outcomes(embeddings, embeddings.image, bootstrap)
+    gallery = measure_gallery(embeddings, embeddings.image, bootstrap)
+    found.bias = gallery.outcomes
     if found.bias and found.kind != "whole":
-        image = without_common(embeddings, seed=bootstrap.seed)
-        found.left = outcomes(embeddings, image, bootstrap)
-        found.change = change(embeddings, embeddings.image, image, bootstrap)
+        left = measure_gallery(embeddings, without_common(embeddings, seed=bootstrap.seed), bootstrap)
+        found.left, found.change = left.outcomes, change(gallery, left, bootstrap)
     for name, codes in _generators(embeddings):
         result = decompose(embeddings, codes, bootstrap)
         if result is None:

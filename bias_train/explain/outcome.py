@@ -12,7 +12,7 @@ from bias_train.embeddings import Embeddings
 from bias_train.metrics.functional.ranking import score_chunks
 from bias_train.metrics.functional.ratios import relative_delta
 from bias_train.metrics.functional.source import source_bias
-from bias_train.stats import Bootstrap, Floats, cluster_totals, clustered_bootstrap, paired_difference
+from bias_train.stats import Bootstrap, Floats, Interval, cluster_totals, clustered_bootstrap, paired_difference
 
 LABEL_CUTOFF = 100
 
@@ -34,28 +34,36 @@ class Outcome:
     high: float
 
 
-def outcomes(embeddings: Embeddings, image: Tensor, bootstrap: Bootstrap) -> list[Outcome]:
+@dataclass(frozen=True)
+class Gallery:
+    """One gallery's figures.
+
+    Attributes:
+        outcomes: Relative Delta first, then the win rate; empty where no query is answered by both sources.
+        totals: what :func:`pair_totals` gave; None for classes.
+    """
+
+    outcomes: list[Outcome]
+    totals: Floats | None = None
+
+
+def measure_gallery(embeddings: Embeddings, image: Tensor, bootstrap: Bootstrap) -> Gallery:
     """Measure a gallery's bias.
 
     Args:
         embeddings: queries and labels.
         image: [M, D] what to rank in the place of the set's own pictures.
         bootstrap: of the intervals.
-
-    Returns:
-        Relative Delta first, then the win rate; empty where no query is answered by both sources.
     """
     if embeddings.text is None:
-        return []
+        return Gallery([])
     if embeddings.relevance == "pair":
         totals = pair_totals(embeddings, image)
-        if totals is None:
-            return []
-        found = clustered_bootstrap(totals, _pair_figures, bootstrap)
-        return [
-            Outcome(name, float(found.value[f]), float(found.low[f]), float(found.high[f]))
-            for f, name in enumerate(("relative_delta_R@1", "pair_win_rate"))
-        ]
+        return (
+            Gallery([], None)
+            if totals is None
+            else Gallery(_named(clustered_bootstrap(totals, _pair_figures, bootstrap)), totals)
+        )
     cutoff = min(LABEL_CUTOFF, max(1, len(image) // 10))
     figures = source_bias(
         embeddings.text, image,
@@ -66,19 +74,21 @@ def outcomes(embeddings: Embeddings, image: Tensor, bootstrap: Bootstrap) -> lis
     wanted = (f"relative_delta_R@{cutoff}", "win_rate")
     by_name = {figure.key: figure for figure in figures}
     chosen = [by_name[name] for name in wanted if name in by_name]
-    return [Outcome(figure.key, figure.value, figure.low, figure.high) for figure in chosen]
+    return Gallery([Outcome(figure.key, figure.value, figure.low, figure.high) for figure in chosen])
 
 
-def change(embeddings: Embeddings, before: Tensor, after: Tensor, bootstrap: Bootstrap) -> list[Outcome]:
-    """Measure the difference after - before of :func:`outcomes`, on the same resamples; empty without pairs.
+def change(before: Gallery, after: Gallery, bootstrap: Bootstrap) -> list[Outcome]:
+    """Measure the difference after - before of two galleries of one set, on the same resamples.
 
-    Classes have no units that both galleries share but the pictures themselves, so their difference has no interval
-    here.
+    Empty without pairs: classes have no units that both galleries share but the pictures themselves, so that the
+    difference has no interval here.
     """
-    first, second = pair_totals(embeddings, after), pair_totals(embeddings, before)
-    if first is None or second is None:
+    if before.totals is None or after.totals is None:
         return []
-    found = paired_difference(first, second, _pair_figures, bootstrap)
+    return _named(paired_difference(after.totals, before.totals, _pair_figures, bootstrap))
+
+
+def _named(found: Interval) -> list[Outcome]:
     return [
         Outcome(name, float(found.value[f]), float(found.low[f]), float(found.high[f]))
         for f, name in enumerate(("relative_delta_R@1", "pair_win_rate"))

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from bias_train.embeddings import Embeddings
 from bias_train.errors import RunError
-from bias_train.explain.outcome import Outcome, change, outcomes
+from bias_train.explain.outcome import Outcome, change, measure_gallery
 from bias_train.stats import Bootstrap, Floats
 
-CONTROLS = 20
+CONTROLS = 10
 
 
 @dataclass(frozen=True)
@@ -80,17 +80,15 @@ def reverse(embeddings: Embeddings, debiased: Embeddings, bootstrap: Bootstrap, 
     moved = after - embeddings.image.double()
     shift = cross_fitted_mean(moved.numpy(), embeddings.image_target, embeddings.generated, seed)
     photo_shift = cross_fitted_mean(moved.numpy(), embeddings.image_target, ~embeddings.generated, seed)
-    before = outcomes(embeddings, embeddings.image, bootstrap)
-    if not before:
+    original = measure_gallery(embeddings, embeddings.image, bootstrap)
+    if not original.outcomes:
         return None
     mean = moved[torch.from_numpy(embeddings.generated)].mean(dim=0).numpy()
     photo_mean = moved[torch.from_numpy(~embeddings.generated)].mean(dim=0).numpy()
-    arms = [Arm("original", before, [])]
+    arms = [Arm("original", original.outcomes, [])]
     for name, taken in (("reversed", shift), ("photos", photo_shift)):
-        image = shifted(embeddings, taken)
-        arms.append(
-            Arm(name, outcomes(embeddings, image, bootstrap), change(embeddings, embeddings.image, image, bootstrap))
-        )
+        gallery = measure_gallery(embeddings, shifted(embeddings, taken), bootstrap)
+        arms.append(Arm(name, gallery.outcomes, change(original, gallery, bootstrap)))
     arms.insert(2, _random_arm(embeddings, float(np.linalg.norm(mean)), bootstrap, seed))
     size = float(np.linalg.norm(mean) * np.linalg.norm(photo_mean))
     cosine = float(mean @ photo_mean) / size if size > 0 else float("nan")
@@ -158,6 +156,6 @@ def _random_arm(embeddings: Embeddings, norm: float, bootstrap: Bootstrap, seed:
     for _ in range(CONTROLS):
         vector = rng.standard_normal(embeddings.image.shape[1])
         taken = np.broadcast_to(vector * (norm / np.linalg.norm(vector)), tuple(embeddings.image.shape))
-        for outcome in outcomes(embeddings, shifted(embeddings, np.ascontiguousarray(taken)), few):
+        for outcome in measure_gallery(embeddings, shifted(embeddings, np.ascontiguousarray(taken)), few).outcomes:
             values.setdefault(outcome.name, []).append(outcome.value)
     return Arm("random", [Outcome(n, float(np.mean(v)), min(v), max(v)) for n, v in values.items()], [])

@@ -8,7 +8,7 @@ import torch
 from explain_worlds import class_world, pair_world
 
 from bias_train.explain.decomposition import decompose, without_common
-from bias_train.explain.outcome import outcomes
+from bias_train.explain.outcome import measure_gallery
 from bias_train.stats import Bootstrap, resample_counts
 
 FEW = Bootstrap(resamples=210)
@@ -108,7 +108,7 @@ def test_without_the_common_displacement_a_common_bias_is_gone_and_another_stays
     assert torch.allclose(image[120:], photos, atol=1e-6)
     assert torch.equal(image[:60], photos)
     assert axis[0] == 1
-    [delta, win] = outcomes(common, image, FEW)
+    [delta, win] = measure_gallery(common, image, FEW).outcomes
     assert delta.low <= 0.0 <= delta.high
     assert win.value == pytest.approx(0.5, abs=0.2)  # twins and photos are equal to the last bits
     # A twin's own part of the displacement is not in what is taken from it.

@@ -9,7 +9,7 @@ from explain_worlds import class_world, pair_world
 
 from bias_train.embeddings import Embeddings
 from bias_train.errors import RunError
-from bias_train.explain.outcome import change, outcomes
+from bias_train.explain.outcome import change, measure_gallery
 from bias_train.explain.reversal import cross_fitted_mean, matched, reverse
 from bias_train.metrics.functional.source import source_bias
 from bias_train.stats import Bootstrap
@@ -36,14 +36,14 @@ def test_outcomes_of_pairs_are_those_of_the_metric() -> None:
     keep = np.array([key not in ("3-1", "3-2", "5-2", "9-0") for key in embeddings.image_key])
     embeddings = replace(embeddings, image=rounded, text=torch.round(embeddings.text * 2) / 2).pictures(keep)  # type: ignore[operator]
     expected = figures(embeddings, "pair", 1)
-    for entry in outcomes(embeddings, embeddings.image, FEW):
+    for entry in measure_gallery(embeddings, embeddings.image, FEW).outcomes:
         assert (entry.value, entry.low, entry.high) == pytest.approx(expected[entry.name])
 
 
 def test_outcomes_of_classes_are_the_metrics() -> None:
     embeddings = class_world()
     expected = figures(embeddings, "label", len(embeddings) // 10)
-    found = outcomes(embeddings, embeddings.image, FEW)
+    found = measure_gallery(embeddings, embeddings.image, FEW).outcomes
     assert [entry.name for entry in found] == [f"relative_delta_R@{len(embeddings) // 10}", "win_rate"]
     for entry in found:
         assert (entry.value, entry.low, entry.high) == pytest.approx(expected[entry.name])
@@ -51,7 +51,8 @@ def test_outcomes_of_classes_are_the_metrics() -> None:
 
 def test_no_change_has_no_interval_but_zero() -> None:
     embeddings, _ = pair_world(20, offset=0.2)
-    for entry in change(embeddings, embeddings.image, embeddings.image, FEW):
+    gallery = measure_gallery(embeddings, embeddings.image, FEW)
+    for entry in change(gallery, gallery, FEW):
         assert (entry.value, entry.low, entry.high) == (0.0, 0.0, 0.0)
 
 
