@@ -50,6 +50,13 @@ class CSVMetrics(Logger):
                 for row in csv.DictReader(file):
                     self._rows[int(row["step"])] = {k: v for k, v in row.items() if v not in ("", None)}
 
+    def rows(self) -> list[tuple[int, dict[str, float]]]:
+        """Return every row, as its step and its scalars, in the order of steps."""
+        return [
+            (step, {name: float(value) for name, value in self._rows[step].items() if name != "step"})
+            for step in sorted(self._rows)
+        ]
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Add scalars to a step's row."""

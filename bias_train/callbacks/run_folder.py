@@ -20,6 +20,8 @@ from bias_train.errors import RunError
 from bias_train.files import write_json, write_text
 from bias_train.preemption import Preempted
 from bias_train.records import RecordsFile
+from bias_train.tracking.lost_rows import lost_rows
+from bias_train.tracking.wandb_logger import TolerantWandbLogger
 
 _PACKAGES = (
     "bias-train",
@@ -156,6 +158,7 @@ class RunFolder(pl.Callback):
             # start, which got further from a checkpoint that is broken now, has evaluated and this one has dropped.
             self._evaluated = min(self._evaluated, step)
             self._status(trainer, "running")
+            self._log_lost_rows(trainer)
         if missed:
             trainer.validating = True
             trainer.fit_loop.epoch_loop.val_loop.run()
@@ -165,6 +168,14 @@ class RunFolder(pl.Callback):
         RecordsFile(self.folder / "records.csv").drop_after(step if evaluations is None else evaluations)
         for logger in _csv(trainer):
             logger.drop_after(step)
+
+    def _log_lost_rows(self, trainer: pl.Trainer) -> None:
+        """Give W&B what its process did not get to write before the last start was killed."""
+        for logger in trainer.loggers:
+            if isinstance(logger, TolerantWandbLogger):
+                for table in _csv(trainer):
+                    for step, scalars in lost_rows(self.folder / "wandb", table.rows()):
+                        logger.log_metrics(scalars, step)
 
     def _status(self, trainer: pl.Trainer, state: str, error: str = "") -> None:
         write_json(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bias_train.tracking.wandb_file import records
+from bias_train.tracking.wandb_file import has_ended, records
 
 
 @dataclass
@@ -53,9 +54,18 @@ def read(file: Path) -> OfflineRun:
     return found
 
 
+def written(file: Path) -> Path:
+    """Wait until a file is whole: W&B's own process, which outlives a run, still writes it when the run has ended."""
+    for _ in range(600):
+        if has_ended(file):
+            return file
+        time.sleep(0.1)
+    raise AssertionError(f"{file} has no end")
+
+
 def parts_of(folder: Path) -> list[OfflineRun]:
-    """Read the parts of a run folder's run, in order."""
-    return [read(file) for file in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
+    """Read the parts of a run folder's run, in order, each with its end."""
+    return [read(written(file)) for file in sorted(folder.glob("wandb/offline-run-*/*.wandb"))]
 
 
 def _row(items: Any) -> dict[str, Any]:

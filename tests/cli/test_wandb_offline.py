@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from offline_run import parts_of
+from offline_run import parts_of, read, written
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -48,6 +48,35 @@ def test_a_run_that_was_stopped_and_went_on_is_one_run(train: Train, monkeypatch
     assert (second.preempting, second.exit_code) == (False, 0)
     steps = [[row["trainer/global_step"] for row in part.history if "train/loss" in row] for part in (first, second)]
     assert steps == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_what_a_killed_start_did_not_write_is_logged_by_the_next(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(self: StreamMonitor, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamMonitor, "on_train_batch_start", stop)
+        with pytest.raises(Preempted):
+            train(*ALL)
+    file = written(next(tmp_path.glob("run/wandb/offline-run-*/*.wandb")))
+    os.truncate(file, file.stat().st_size // 2)  # as where W&B's own process is killed with all others of a job
+    before = read(file)
+    folder = train(*ALL, "--resume=auto")
+    after = read(written(sorted(folder.glob("wandb/offline-run-*/*.wandb"))[1]))
+    with (folder / "metrics.csv").open(newline="") as table:
+        rows = list(csv.DictReader(table))
+    whole = {(int(row["step"]), name) for row in rows for name, value in row.items() if value and name != "step"}
+    first, second = (
+        {(row["trainer/global_step"], name) for row in run.history for name in row if name in rows[0]}
+        for run in (before, after)
+    )
+    assert first < whole
+    assert not first >= {entry for entry in whole if entry[0] < 4}
+    assert first | second == whole
+    assert {name for _, name in first & second} <= {"epoch"}  # nothing twice but what belongs to several rows
 
 
 def test_every_scalar_is_in_all_loggers(train: Train) -> None:
