@@ -121,7 +121,7 @@ def _show(console: Console, found: Explanation) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from bias_train.explain.tables import tables_of
+    from bias_train.explain.tables import summary, tables_of
 
     for table in tables_of(found):
         shown = Table(title=table.title, title_justify="left", box=None, pad_edge=False)
@@ -130,5 +130,7 @@ def _show(console: Console, found: Explanation) -> None:
         for row in table.texts():
             shown.add_row(*(escape(cell) for cell in row))
         console.print(shown)
+    for sentence in summary(found):
+        console.print(sentence, markup=False)
     for note in found.notes:
         console.print(f"note: {note}", markup=False)

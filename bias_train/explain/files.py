@@ -16,7 +16,7 @@ from bias_train.embeddings import Embeddings
 from bias_train.errors import RunError
 from bias_train.explain.drawing import drawings_of
 from bias_train.explain.findings import Explanation
-from bias_train.explain.tables import Table, tables_of
+from bias_train.explain.tables import Table, summary, tables_of
 from bias_train.files import write_json, write_text
 
 PAGE = "explanation.html"
@@ -121,5 +121,5 @@ def _page(found: Explanation, tables: list[Table], drawings: dict[str, tuple[str
         for name, (caption, data) in drawings.items()
     ]
     return environment.from_string(text).render(
-        title=title, counts=found.counts, notes=found.notes, tables=tables, pictures=pictures
+        title=title, counts=found.counts, notes=found.notes, tables=tables, pictures=pictures, summary=summary(found)
     )

@@ -170,3 +170,33 @@ def _reversal(found: Explanation) -> Table:
         ("gallery", "figure", "value", "low", "high", "change", "change low", "change high"),
         rows,
     )  # fmt: skip
+
+
+def summary(found: Explanation) -> list[str]:
+    """What was found, in a few sentences that carry no more than the figures."""
+    told = []
+    name = next(iter(found.probes), None)
+    if name is not None:
+        result = found.probes[name]
+        verdict = "tells" if result.p < 0.05 else "does not tell"
+        told.append(f"A linear probe {verdict} the sources apart: AUC {shown(result.auc)}, p {shown(result.p)}.")
+    name = next(iter(found.direction), None)
+    if name is not None:
+        way = found.direction[name]
+        verdict = "share a direction" if way.p_mean_cosine < 0.05 else "share no direction beyond chance"
+        told.append(
+            f"The displacements from real to generated {verdict}: cosine to their mean {shown(way.mean_cosine)} "
+            f"against {shown(way.null_cosine)} by chance, p {shown(way.p_mean_cosine)}."
+        )
+    name = next(iter(found.decompositions), None)
+    if name is not None:
+        parts = found.decompositions[name]
+        (gap, low, high), common = parts.gap, parts.common[0]
+        if low <= 0.0 <= high:
+            told.append(f"Generated and real pictures score alike within the interval ({shown(gap)}).")
+        else:
+            told.append(
+                f"Generated pictures score {shown(abs(gap))} {'higher' if gap > 0 else 'lower'} than real ones; the "
+                f"common direction's part of it is {shown(common)}, the rest {shown(parts.specific[0])}."
+            )
+    return told

@@ -38,8 +38,8 @@ def read_pairs(
     """Read which samples a table holds; their pictures must be fetched with :func:`fetch_pictures` before use.
 
     With a column per source (NasrinImp/COCO_AI, NasrinImp/Defactify4_Train) every row is a sample. With a row per
-    picture and a column that names its source (Rajarshi-Roy-research/Defactify_Image_Dataset), rows of equal id, or of
-    equal caption where there is no id, are one: the photo is the anchor, the others are its twins.
+    picture and a column that names its source (Rajarshi-Roy-research/Defactify_Image_Dataset), rows of equal id in one
+    split, or of equal caption where there is no id, are one: the photo is the anchor, the others are its twins.
 
     Args:
         inputs: see :func:`datamodules.importers.row_files.find_row_files`.
@@ -263,16 +263,17 @@ def _texts(values: Sequence[object]) -> tuple[str, ...]:
 
 def _by_row(tables: Sequence[_Cells], columns: PairedColumns, keys: Keys, found: Collection) -> Iterator[Record]:
     """One column per source: every row is a sample."""
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for count, row in _rows(tables, columns):
         if not row.captions:
             found.problems.add("row without caption", str(row))
             continue
         identity = row.identity if row.identity is not None else f"{count:07d}"
-        if identity in seen:
+        # Ids may be counted anew in each split.
+        if (row.cells.file.split, identity) in seen:
             found.problems.add("id that an earlier row has", f"{row} ({identity})")
             continue
-        seen.add(identity)
+        seen.add((row.cells.file.split, identity))
         views = {name: row.picture(column) for name, column in columns.twins.items()}
         yield _record(keys, identity, row.captions, row.picture(columns.real), views, row.cells.file.split)
 
@@ -286,12 +287,15 @@ class _Scene:
 
 def _by_scene(tables: Sequence[_Cells], columns: PairedColumns, keys: Keys, found: Collection) -> Iterator[Record]:
     """One row per picture: rows of one id or caption are a sample."""
-    scenes: dict[str, _Scene] = {}
+    scenes: dict[tuple[str, str], _Scene] = {}
     for count, row in _rows(tables, columns):
         if not row.captions:
             found.problems.add("row without caption", str(row))
             continue
-        scene = scenes.setdefault(row.identity if row.identity is not None else row.captions[0], _Scene())
+        # Captions join across splits, ids within one, where they may be counted anew.
+        known = row.identity is not None
+        key = (row.cells.file.split, str(row.identity)) if known else ("", row.captions[0])
+        scene = scenes.setdefault(key, _Scene())
         source = columns.source_of(row.source, str(row))
         if source in scene.pictures:
             # A caption that two photos share: their twins were made of it and fit the one as well as the other.
@@ -301,7 +305,7 @@ def _by_scene(tables: Sequence[_Cells], columns: PairedColumns, keys: Keys, foun
         scene.captions.update(dict.fromkeys(row.captions))
         if source == REAL:
             scene.count = count
-    for key, scene in scenes.items():
+    for scene in scenes.values():
         if REAL not in scene.pictures:
             found.problems.add("scene without photo", str(next(iter(scene.pictures.values()))))
             continue
@@ -309,7 +313,7 @@ def _by_scene(tables: Sequence[_Cells], columns: PairedColumns, keys: Keys, foun
             found.problems.add("photo without twin", str(scene.pictures[REAL]))
         views = {name: row.picture(columns.real) for name, row in sorted(scene.pictures.items()) if name != REAL}
         photo = scene.pictures[REAL]
-        identity = key if columns.identity is not None and photo.identity is not None else f"{scene.count:07d}"
+        identity = photo.identity if photo.identity is not None else f"{scene.count:07d}"
         yield _record(keys, identity, tuple(scene.captions), photo.picture(columns.real), views, photo.cells.file.split)
 
 

@@ -223,6 +223,24 @@ def test_saved_to_disk_with_splits(tmp_path: Path) -> None:
     assert np.abs(picture(indexes["test"], 1, "dalle") - pixels(405)).mean() < 6
 
 
+def test_ids_may_be_counted_anew_in_each_split(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}-00000.parquet", coco_ai(2) | {"id": pa.array([0, 1])})
+        rows = {"generator": ["real", "flux"], "id": [3, 3], "text": [split, split]}
+        write(tmp_path / "long" / f"{split}.parquet", rows | {"image": pa.array([cell(1), cell(2)], STRUCT)})
+    wide = read_pairs([tmp_path / "train-00000.parquet", tmp_path / "test-00000.parquet"])
+    assert [(record.split, record.identity) for record in wide.records] == [
+        ("train", "0"), ("train", "1"), ("test", "0"), ("test", "1"),
+    ]  # fmt: skip
+    assert len({record.sample.key for record in wide.records}) == 4
+    long = read_pairs([tmp_path / "long"])
+    assert {(record.split, record.sample.captions) for record in long.records} == {
+        ("train", ("train",)), ("test", ("test",)),
+    }  # fmt: skip
+    assert not wide.problems
+    assert not long.problems
+
+
 # memory, limits, errors
 
 

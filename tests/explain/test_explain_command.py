@@ -40,6 +40,8 @@ def test_pairs_of_two_generators_with_a_reversal(tmp_path: Path, capsys: pytest.
         == 0
     )
     shown = capsys.readouterr().out
+    assert "A linear probe tells the sources apart: AUC" in shown
+    assert "share a direction: cosine to their mean" in shown
     for words in ("Is there a common direction?", "Can the source be read off linearly?", "photos − random", str(out)):
         assert words in shown
     found = json.loads((out / "explanation.json").read_text())
