@@ -24,7 +24,7 @@ ERASER, REPORT = "eraser.safetensors", "erasure.json"
 def main(argv: list[str]) -> int:
     """Run ``bias-train erase ARGV``; returns the exit code."""
     options = _parser().parse_args(argv)
-    return int(options.run(options))
+    return int(options.do(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,7 +48,7 @@ def _add_fit(commands: Any) -> None:
         f"before and after, there and on a test split that shares no target with it. Writes {ERASER} and {REPORT}.",
         epilog="Example: bias-train erase fit --run runs/a --shards shards/val --method leace --out erasure/a",
     )
-    parser.set_defaults(run=_fit)
+    parser.set_defaults(do=_fit)
     method = parser.add_argument_group("the eraser")
     method.add_argument("--method", choices=("leace", "projection", "correction"), default="leace")
     method.add_argument("--rank", type=int, default=1, help="directions that the projection removes (default: 1)")
@@ -82,7 +82,7 @@ def _add_apply(commands: Any) -> None:
         description="Write a copy of an index with its picture vectors erased, a piece at a time; no labels needed.",
         epilog="Example: bias-train erase apply erasure/eraser.safetensors index.npy erased.npy",
     )
-    parser.set_defaults(run=_apply)
+    parser.set_defaults(do=_apply)
     parser.add_argument("eraser", type=Path, metavar="ERASER", help="what fit wrote")
     parser.add_argument("index", type=Path, metavar="INDEX", help=".npy, .npz or .parquet")
     parser.add_argument("result", type=Path, metavar="OUT", help="another file of the same ending")
@@ -100,7 +100,7 @@ def _add_fold(commands: Any) -> None:
         "needs nothing beside it. Exact for linear erasers, since retrieval normalises afterwards.",
         epilog="Example: bias-train erase fold erasure/eraser.safetensors folded.safetensors --run runs/a",
     )
-    parser.set_defaults(run=_fold)
+    parser.set_defaults(do=_fold)
     parser.add_argument("eraser", type=Path, metavar="ERASER", help="what fit wrote")
     parser.add_argument("result", type=Path, metavar="OUT", help="a .safetensors, in the form of the model's library")
     parser.add_argument("--strength", type=float, metavar="S", help="instead of the one that was fitted")
