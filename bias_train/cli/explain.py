@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bias_train.cli.inputs import add_inputs, embeddings_of, retriever_of_run
+from bias_train.cli.inputs import WEIGHTS, add_inputs, embeddings_of
 from bias_train.errors import RunError
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def main(argv: list[str]) -> int:
         side=options.spectrum_size,
         seed=options.seed,
     )
-    check_method(choices.map)  # before minutes of embedding
+    # What can be wrong is found out before minutes of embedding.
+    check_method(choices.map)
+    _check_debiased(options)
     embeddings = embeddings_of(options)
     debiased = _debiased(options)
     shards = tuple(options.pictures or options.shards or ())
@@ -93,19 +95,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_debiased(options: argparse.Namespace) -> None:
+    path: Path | None = options.debiased
+    if path is None:
+        return
+    if not path.exists():
+        raise RunError(f"--debiased {path}: there is no such run folder or file of embeddings")
+    if _is_run(path):
+        if not options.shards:
+            raise RunError(
+                f"--debiased {path}: is a run, which needs the pictures (--shards); or give its vectors' file"
+            )
+        if not (path / WEIGHTS).is_file():
+            raise RunError(f"--debiased {path}: has no {WEIGHTS}, which a run writes when it ends")
+
+
 def _debiased(options: argparse.Namespace) -> Embeddings | None:
     from bias_train.embeddings import load_embeddings
 
     path: Path | None = options.debiased
-    if path is None:
-        return None
-    if not (path / "config.yaml").is_file():
-        return load_embeddings(path)
-    if not options.shards:
-        raise RunError(f"--debiased {path}: is a run, which needs the pictures (--shards); or give its vectors' file")
-    retriever_of_run(path)  # a run without weights is said to be one before anything else is embedded
+    if path is None or not _is_run(path):
+        return None if path is None else load_embeddings(path)
     changed = vars(options) | {"run": path, "model": None, "model_config": None, "hf_model": None, "pretrained": None}
     return embeddings_of(argparse.Namespace(**changed))
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.yaml").is_file()
 
 
 def _name(options: argparse.Namespace) -> str:

@@ -92,26 +92,32 @@ def test_pictures_alone(tmp_path: Path) -> None:
     assert any("the set has no queries" in note for note in found["notes"])
 
 
-def test_a_rendered_world_and_an_untrained_retriever(tmp_path: Path) -> None:
+def run_folder(folder: Path, seed: int) -> Path:
+    """A run whose retriever has its first weights."""
+    config = str(find_config("configs/model/tiny32.json"))
+    torch.manual_seed(seed)
+    folder.mkdir()
+    OpenClipRetriever(config=config).save_weights(str(folder / "retriever.safetensors"))
+    arguments = {"config": config, "name": None, "pretrained": None}
+    spec = {"class_path": "models.OpenClipRetriever", "init_args": arguments}
+    (folder / "config.yaml").write_text(json.dumps({"model": {"retriever": spec}}))
+    return folder
+
+
+def test_a_rendered_world_and_untrained_runs(tmp_path: Path) -> None:
     world = World(seed=0, size=32, generators=(WorldGenerator("world-gen", 12.0, 0.5),))
     write_world(tmp_path / "shards", samples=40, world=world)
-    config = str(find_config("configs/model/tiny32.json"))
-    torch.manual_seed(0)
-    OpenClipRetriever(config=config).save_weights(str(tmp_path / "weights.safetensors"))
     out = tmp_path / "out"
-    given = [
-        "--model-config",
-        config,
-        "--pretrained",
-        tmp_path / "weights.safetensors",
-        "--shards",
-        tmp_path / "shards",
-    ]
-    assert explain(*given, "--device", "cpu", "--relevance", "pair", "--map", "tsne", "--output", out) == 0
+    given = ["--run", run_folder(tmp_path / "first", 0), "--debiased", run_folder(tmp_path / "second", 1)]
+    given += ["--shards", tmp_path / "shards", "--device", "cpu", "--relevance", "pair"]
+    assert explain(*given, "--map", "tsne", "--output", out) == 0
     found = json.loads((out / "explanation.json").read_text())
     assert found["counts"] == {"real": 40, "world-gen": 40}
     assert found["kind"] == "pair"
     assert [entry["method"] for entry in found["maps"]] == ["pca", "tsne"]
+    assert len(found["reversal"]["arms"]) == 4
+    # Retrievers that share no training share no space, and the page says so.
+    assert any("is that of two spaces" in note for note in found["notes"])
     [spectrum] = found["spectra"]
     assert spectrum["paired"]
     rows = table(out / "spectrum.csv")
@@ -129,6 +135,7 @@ def test_a_rendered_world_and_an_untrained_retriever(tmp_path: Path) -> None:
         (["--embeddings", "real.npz"], "needs photos and generated pictures, and there are only: real"),
         (["--embeddings", "zero.npz"], "the embedding of picture 3 is zero or not finite"),
         (["--embeddings", "a.npz", "--debiased", "narrow.npz"], "--debiased: its vectors have 5 dimensions"),
+        (["--embeddings", "a.npz", "--debiased", "gone"], "--debiased gone: there is no such run folder or file"),
         (["--embeddings", "a.npz", "--folds", "1"], "--folds 1: give 2 or more"),
         (["--embeddings", "a.npz", "--spectrum-size", "4"], "--spectrum-size 4: give 8 pixels or more"),
         (["--embeddings", "a.npz", "--pictures", "nowhere"], "nowhere"),
@@ -165,3 +172,5 @@ def test_a_run_as_debiased_needs_the_pictures(
     Path("run/config.yaml").write_text("model: {}\n")
     assert explain("--embeddings", "a.npz", "--debiased", "run") == 2
     assert "--debiased run: is a run, which needs the pictures (--shards)" in capsys.readouterr().err
+    assert explain("--shards", "nowhere", "--run", "run", "--debiased", "run") == 2
+    assert "--debiased run: has no retriever.safetensors" in capsys.readouterr().err
