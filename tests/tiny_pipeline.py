@@ -115,3 +115,67 @@ def save_tiny_sdxl(folder: Path, side: int = 32) -> tuple[Path, Path]:
     base.save_pretrained(folder / "base", safe_serialization=True)
     refiner.save_pretrained(folder / "refiner", safe_serialization=True)
     return folder / "base", folder / "refiner"
+
+
+def save_tiny_transformers(folder: Path) -> dict[str, Path]:
+    """Write pipelines of FLUX's, Stable Diffusion 3's and PixArt's kinds."""
+    import diffusers
+    from transformers import (
+        CLIPTextConfig,
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+        T5Config,
+        T5EncoderModel,
+    )
+
+    tokenizer = tiny_tokenizer(folder / "words")
+    config = CLIPTextConfig(
+        hidden_size=32, intermediate_size=24, num_attention_heads=2, num_hidden_layers=3, projection_dim=32,
+        vocab_size=len(tokenizer), max_position_embeddings=77, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+
+    def vae(channels: int, levels: int = 1) -> Any:
+        return diffusers.AutoencoderKL(
+            sample_size=32, in_channels=3, out_channels=3, block_out_channels=(4,) * levels, layers_per_block=1,
+            down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels,
+            latent_channels=channels, norm_num_groups=1, use_quant_conv=False, use_post_quant_conv=False,
+            shift_factor=0.06, scaling_factor=1.5,
+        )  # fmt: skip
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        t5 = T5EncoderModel(T5Config(vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=16, num_layers=1, num_heads=4))
+        pipelines: dict[str, Any] = {
+            "flux": diffusers.FluxPipeline(
+                scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), vae=vae(1), tokenizer=tokenizer,
+                tokenizer_2=tokenizer, text_encoder=CLIPTextModel(config), text_encoder_2=t5,
+                transformer=diffusers.FluxTransformer2DModel(
+                    patch_size=1, in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=16,
+                    num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
+                ),
+            ),
+            "sd3": diffusers.StableDiffusion3Pipeline(
+                scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), vae=vae(4), tokenizer=tokenizer,
+                tokenizer_2=tokenizer, tokenizer_3=tokenizer, text_encoder=CLIPTextModelWithProjection(config),
+                text_encoder_2=CLIPTextModelWithProjection(config), text_encoder_3=t5,
+                transformer=diffusers.SD3Transformer2DModel(
+                    sample_size=32, patch_size=1, in_channels=4, num_layers=1, attention_head_dim=8,
+                    num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=32, pooled_projection_dim=64,
+                    out_channels=4,
+                ),
+            ),
+            "pixart": diffusers.PixArtAlphaPipeline(
+                # It draws 256 pixels at least, which only a real VAE's latents keep small.
+                scheduler=diffusers.DDIMScheduler(), vae=vae(4, levels=4), tokenizer=tokenizer, text_encoder=t5,
+                transformer=diffusers.PixArtTransformer2DModel(
+                    sample_size=32, num_layers=1, patch_size=2, attention_head_dim=8, num_attention_heads=3,
+                    caption_channels=32, in_channels=4, cross_attention_dim=24, out_channels=8, attention_bias=True,
+                    activation_fn="gelu-approximate", num_embeds_ada_norm=1000, norm_type="ada_norm_single",
+                    norm_elementwise_affine=False, norm_eps=1e-6, use_additional_conditions=False,
+                ),
+            ),
+        }  # fmt: skip
+    for name, pipeline in pipelines.items():
+        pipeline.save_pretrained(folder / name, safe_serialization=True)
+    return {name: folder / name for name in pipelines}

@@ -15,7 +15,7 @@ import pytest
 import torch
 from pictures import pixels
 from PIL import Image
-from tiny_pipeline import save_tiny_pipeline, save_tiny_sdxl
+from tiny_pipeline import save_tiny_pipeline, save_tiny_sdxl, save_tiny_transformers
 from torch import Tensor
 
 from datamodules.errors import DataError
@@ -372,6 +372,28 @@ def test_the_refiner_takes_over_the_bases_latents(tmp_path: Path) -> None:
     assert got[0].image is not None
     assert np.abs(np.asarray(got[0].image).astype(int) - np.asarray(want)).max() <= 2
     assert Generator(settings).describe()["refiner"]["split"] == 0.6
+
+
+def test_pipelines_of_other_families(tmp_path: Path) -> None:
+    photo = Image.fromarray(pixels(0, 32, 48))
+    requests = [Request("a red dog", seed, (48, 32), photo) for seed in (5, 6)]
+    for name, folder in save_tiny_transformers(tmp_path).items():
+        for strength in (None, 0.6):
+            if name == "pixart" and strength is not None:
+                with pytest.raises(DataError, match=r"--strength: PixArtAlphaPipeline .* has no image-to-image form"):
+                    Generator(tiny(folder, strength=strength))
+                continue
+            generator = Generator(tiny(folder, strength=strength))
+            drawn, again = generator.draw(requests), generator.draw(requests[:1])
+            first, second = (one.image for one in drawn)
+            assert first is not None
+            assert second is not None
+            assert first.size == second.size == (48, 32)
+            assert np.asarray(first).std() > 1
+            assert np.abs(np.asarray(first).astype(int) - np.asarray(second)).max() > 2
+            assert np.abs(np.asarray(first).astype(int) - np.asarray(again[0].image)).max() <= 2
+            width, height = generator.size_for((40, 30))
+            assert width % 8 == height % 8 == 0
 
 
 def test_geometry_and_codec_arms(pipeline: Path, photos: ShardIndex, tmp_path: Path) -> None:
