@@ -124,7 +124,9 @@ def _of_deltas(rows: Sequence[Row], options: AuditOptions, headline: tuple[str, 
     if not deltas:
         return [Guardrail("no_delta", "No query has both sources among its pictures: there is no Relative Delta.")]
     defined = [row for row in deltas if not math.isnan(row.value)]
-    hits = {id(row): _hits(rows, row) for row in defined if row.mode == "clean"}
+    # The paper's mode says the same of the same queries once more.
+    pooled = [row for row in defined if row.mode == "clean"]
+    hits = {row: _hits(rows, row) for row in pooled}
     # Each: code, what is wrong, where.
     found: list[tuple[str, str, list[str]]] = [
         (
@@ -140,18 +142,18 @@ def _of_deltas(rows: Sequence[Row], options: AuditOptions, headline: tuple[str, 
         (
             "few_hits",
             f"Fewer than {options.fewest_hits} hits at {k} stand behind Relative Delta",
-            [f"{_place(row)} ({hits[id(row)]:.3g})" for row in defined
-             if hits.get(id(row), math.inf) < options.fewest_hits],
+            [f"{_place(row)} ({hits[row]:.3g})" for row in pooled
+             if hits[row] < options.fewest_hits],
         ),
         (
             "wide_interval",
             f"The interval of Relative Delta of {measure} is wider than {options.widest:g} points",
-            [f"{_place(row)} ({row.high - row.low:.1f})" for row in defined if row.high - row.low > options.widest],
+            [f"{_place(row)} ({row.high - row.low:.1f})" for row in pooled if row.high - row.low > options.widest],
         ),
         (
             "no_interval",
             "There are too few targets for an interval",
-            [_place(row) for row in defined if math.isnan(row.low)],
+            [_place(row) for row in pooled if math.isnan(row.low)],
         ),
     ]  # fmt: skip
     return [Guardrail(code, f"{what}, in: {_listed(places)}.") for code, what, places in found if places]

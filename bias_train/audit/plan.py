@@ -18,6 +18,7 @@ from datamodules.gallery import gallery
 
 Bools = NDArray[np.bool_]
 EVERY = "all"
+MOST_TWINS = 200
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,13 @@ def _check_sides(embeddings: Embeddings) -> None:
             raise RunError(f"audit: there are no {name}; a source bias needs pictures of both kinds")
     if not np.isin(embeddings.query_target, embeddings.image_target[embeddings.image_target >= 0]).any():
         raise RunError("audit: no query has a picture of its target; query_target and image_target must match")
+    asked = np.isin(embeddings.image_target, embeddings.query_target)
+    most = int(np.unique(embeddings.image_target[asked], return_counts=True)[1].max())
+    if embeddings.relevance == "pair" and most > MOST_TWINS:
+        raise RunError(
+            f"audit: a target has {most:,} pictures, too many for a photo and its twins; if targets are classes, "
+            "relevance must be label"
+        )
     if int(embeddings.query_target.min()) < 0:
         raise RunError("audit: query_target holds a negative target; every query must ask for a known one")
 

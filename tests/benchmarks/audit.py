@@ -92,15 +92,15 @@ def measure(folder: Path, cores: int, rounds: int) -> dict[str, Any]:
         write_vectors(vectors, *shape)
         for name, extra in (("", []), (", BCa", ["--interval", "bca"]), (", against itself", ["--against", vectors])):
             found = [measure_once(vectors, folder / "out", cores, [str(part) for part in extra]) for _ in range(rounds)]
-            result["table"].append(row(what + name, found))
+            result["table"].append(row(what + name, found, targeted=not extra or extra[0] != "--against"))
     return result
 
 
-def row(what: str, found: list[dict[str, float]]) -> dict[str, Any]:
-    """One line of the table: the slowest and the largest of the rounds."""
+def row(what: str, found: list[dict[str, float]], *, targeted: bool) -> dict[str, Any]:
+    """One line of the table: the slowest and the largest of the rounds; two audits at once have no target."""
     most = {name: max(one[name] for one in found) for name in found[0]}
-    met = most["seconds"] <= SECONDS and most["bytes"] <= BYTES
-    return {"what": what, **most, "rounds": found, "met": met}
+    met = not targeted or (most["seconds"] <= SECONDS and most["bytes"] <= BYTES)
+    return {"what": what, **most, "rounds": found, "targeted": targeted, "met": met}
 
 
 def report(result: dict[str, Any]) -> str:
@@ -113,7 +113,7 @@ def report(result: dict[str, Any]) -> str:
             f"{line['seconds']:.1f}",
             f"{line['cpu_seconds']:.1f}",
             f"{line['bytes'] / 1e9:.2f}",
-            "met" if line["met"] else "MISSED",
+            ("met" if line["met"] else "MISSED") if line["targeted"] else "",
         ]
         for line in result["table"]
     ]
