@@ -249,6 +249,8 @@ def main(argv: list[str]) -> int:
 
 
 def _quiet() -> None:
+    # Figures are computed on one rank and sent to all: there is nothing to average.
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*args parameter is intended to run from within Python.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*IterableDataset.*__len__.*")

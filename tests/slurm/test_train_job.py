@@ -17,6 +17,7 @@ import yaml
 from cluster import SlurmCluster, until
 from safetensors.torch import load_file
 
+from bias_train.tracking.lost_rows import logged_steps
 from datamodules.world import World, write_world
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +147,16 @@ def assert_identical(one: Path, two: Path) -> None:
         torch.testing.assert_close(value, weights[1][name], rtol=0, atol=0)
 
 
+def assert_in_wandb(run: Path) -> None:
+    """W&B's files have every scalar, though its process was killed with all others of the job."""
+    logged = logged_steps(run / "wandb")
+    for row in rows(run / "metrics.csv"):
+        lacking = [
+            name for name, value in row.items() if value and name != "step" and int(row["step"]) not in logged[name]
+        ]
+        assert not lacking, row["step"]
+
+
 def log_of(job: dict[str, str]) -> str:
     return Path(job["StdOut"]).read_text()
 
@@ -223,6 +234,7 @@ def test_a_requeue_a_warning_and_a_kill_leave_no_trace(
     assert_identical(folder / "run", whole)
     assert set(wandb_runs(folder / "run")) == {(folder / "run" / "wandb_id.txt").read_text().strip()}
     assert len(wandb_runs(folder / "run")) == 4
+    assert_in_wandb(folder / "run")
 
 
 def test_a_node_that_fails_costs_the_steps_since_a_checkpoint(
@@ -241,3 +253,4 @@ def test_a_node_that_fails_costs_the_steps_since_a_checkpoint(
     assert ended["Restarts"] == "1"
     assert begun(folder) == [0, 5], log_of(ended)
     assert_identical(folder / "run", whole)
+    assert_in_wandb(folder / "run")
