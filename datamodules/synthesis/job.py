@@ -222,7 +222,9 @@ class TwinJob:
 
     def _agreement(self) -> dict[str, Any]:
         text = "\n".join(f"{info.name} {info.samples} {info.sha256}" for info in self.index.shards)
-        return self.settings.to_json() | {"photos": sha256(text.encode()).hexdigest()}
+        record = self.settings.to_json()
+        del record["prompts"]["url"]  # a model may move to another address
+        return record | {"photos": sha256(text.encode()).hexdigest()}
 
     # Prompts ---------------------------------------------------------------------------------------------------------
 
@@ -237,10 +239,8 @@ class TwinJob:
         writer: PromptWriter | None = None
         for name in self._mine:
             work = ShardWork(self.work, _stem(name))
-            if work.is_done:
-                continue
             with claimed(work.lock, wait=wait) as mine:
-                if not mine:
+                if not mine or work.is_done:  # in this order: it may have been done while we waited
                     continue
                 known = work.plans()
                 rows = [row for row in self._rows(name) if self.index.keys[row] not in known]
@@ -304,10 +304,8 @@ class TwinJob:
         generator: Generator | None = None
         for name in self._mine:
             work = ShardWork(self.work, _stem(name))
-            if work.is_done:
-                continue
             with claimed(work.lock, wait=wait) as mine:
-                if not mine:
+                if not mine or work.is_done:  # in this order: it may have been done while we waited
                     continue
                 plans = work.plans()
                 rows = [row for row in self._rows(name) if (at := plans.get(self.index.keys[row])) and not at.skip]
@@ -370,7 +368,7 @@ class TwinJob:
                 result = Result(failed=(broken[plan.key],) * (len(plan.prompts) * settings.candidates))
             else:
                 result = self._choose(plan, drawn, seeds, photos.get(plan.key), generator)
-            self._keep(work, plan, name, result)
+            self._keep(work, plan, name, result, plan.key in broken)
 
     def _choose(
         self,
@@ -426,7 +424,7 @@ class TwinJob:
                 chosen.append(Chosen(suffix, meta, _png(image), captions))
         return Result(tuple(chosen), made, blanked, tuple(failed))
 
-    def _keep(self, work: ShardWork, plan: Plan, name: str, result: Result) -> None:
+    def _keep(self, work: ShardWork, plan: Plan, name: str, result: Result, is_broken: bool) -> None:
         pictures = len(plan.prompts) * self.settings.candidates
         if not work.has(plan.key, name):
             work.save(plan.key, name, result)
@@ -438,7 +436,7 @@ class TwinJob:
             log.warning("%s by %s: a picture failed: %s", plan.key, name, message)
         if len(result.failed) < pictures:
             self._in_a_row = []
-        else:
+        elif not is_broken:
             self._in_a_row.append((work, plan.key, name))
             if len(self._in_a_row) >= _MOST_IN_A_ROW:
                 for where, key, generator in self._in_a_row:

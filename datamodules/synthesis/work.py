@@ -170,13 +170,14 @@ class ShardWork:
 
     def add_plans(self, plans: Sequence[Plan]) -> None:
         """Note plans; by the process that holds the lock."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with self._plans.open("ab") as file:
-            # The newline before ends a line that was cut off.
-            text = "".join(json.dumps(asdict(plan), ensure_ascii=False) + "\n" for plan in plans)
-            file.write(("\n" + text).encode())
-            file.flush()
-            os.fsync(file.fileno())
+        text = "".join(json.dumps(asdict(plan), ensure_ascii=False) + "\n" for plan in plans)
+        try:
+            with self._plans.open("ab") as file:
+                file.write(("\n" + text).encode())  # the newline before ends a line that was cut off
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DataError(f"{self.folder}: cannot be written ({error.strerror})") from error
 
     # Pictures --------------------------------------------------------------------------------------------------------
 
