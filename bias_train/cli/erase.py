@@ -162,8 +162,7 @@ def _fit(options: argparse.Namespace) -> int:
         _show(name, part, before, after, changes)
         document[name] = {
             "pictures": len(part),
-            "before": before.record(),
-            "after": after.record(),
+            **{when: state.record(probe=name == "test") for when, state in (("before", before), ("after", after))},
             "change": [plain(asdict(change)) for change in changes],
         }
     erased = [replace(part, image=eraser.apply(part.image)) for part in (calibration, test)]
@@ -239,7 +238,8 @@ def _show(name: str, part: Embeddings, before: Picture, after: Picture, changes:
         _line(old.key, *(_span(figure.value, figure.low, figure.high) for figure in (old, new)))
     for change in changes:
         _line(change.key, "", _span(change.value, change.low, change.high))
-    _line("linear-probe AUC", *(_span(p.probe.auc, p.probe.low, p.probe.high) for p in (before, after)))
+    if name == "test":
+        _line("linear-probe AUC", *(_span(p.probe.auc, p.probe.low, p.probe.high) for p in (before, after)))
     if before.neighbours is not None and after.neighbours is not None:
         _line("same-target cosine gap", *(f"{p.neighbours.gap:.4f}" for p in (before, after) if p.neighbours))
         _line("nearest shares target", *(f"{p.neighbours.nearest:.4f}" for p in (before, after) if p.neighbours))

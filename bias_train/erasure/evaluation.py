@@ -39,13 +39,18 @@ class Picture:
     probe: Separability
     neighbours: Neighbourhood | None
 
-    def record(self) -> dict[str, Any]:
-        """For JSON."""
+    def record(self, probe: bool = True) -> dict[str, Any]:
+        """For JSON.
+
+        Args:
+            probe: with the probe. Not for the vectors that an eraser was fitted on: made to have equal means
+                as a whole, a part of them and the rest lie apart in opposite ways: probes score far below chance.
+        """
         around = None if self.neighbours is None else {**asdict(self.neighbours), "gap": self.neighbours.gap}
         return {
             "bias": [plain(asdict(figure)) for figure in self.bias],
             "quality": [plain(asdict(figure)) for figure in self.quality],
-            "probe": plain(asdict(self.probe)),
+            "probe": plain(asdict(self.probe)) if probe else None,
             "neighbourhood": None if around is None else plain(around),
         }
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import t as student
 
 from bias_train.embeddings import Embeddings, load_embeddings
-from bias_train.erasure.calibration import split_by_target, unit
+from bias_train.erasure.calibration import split_by_target, unit, without_copies
 from bias_train.erasure.fitting import ErasureSpec, fit_eraser
 from bias_train.erasure.neighbourhood import neighbourhood
 from bias_train.erasure.probe import transferred
@@ -34,6 +34,7 @@ def areas(vectors: Embeddings, spec: ErasureSpec | None, renormalise: bool) -> l
     found = []
     for seed in range(SPLITS):
         calibration, test = split_by_target(vectors, 0.5, seed)
+        test = without_copies(test, calibration)  # some photos are there twice
         both = [part.image.double() for part in (calibration, test)]
         if spec is not None:
             eraser = fit_eraser(calibration, spec)
