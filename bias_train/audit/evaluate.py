@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bias_train.audit.options import AuditOptions
 from bias_train.audit.plan import Cell, Plan
 from bias_train.embeddings import Embeddings
+from bias_train.metrics.figure import Figure
 from bias_train.metrics.functional.inputs import check_embeddings, is_normalised
 from bias_train.metrics.functional.location import (
     gain_by_rank,
@@ -23,6 +24,7 @@ from bias_train.metrics.functional.location import (
 )
 from bias_train.metrics.functional.ratios import Measured, Spec
 from bias_train.metrics.functional.resampled_gallery import TopCounts
+from bias_train.metrics.functional.retrieval import class_accuracy
 from bias_train.metrics.functional.shared_ranking import Placement, Shown, own_pictures, rank_galleries
 from bias_train.metrics.functional.source import measure_source_bias
 from bias_train.metrics.functional.source_columns import (
@@ -52,6 +54,7 @@ class CellResult:
         tested: names and cut-offs of the figures that the test is about, in its order.
         tied: queries whose top has ties.
         pictures: in the gallery.
+        alone: figures that no change is formed of: how well each source's pictures are classified.
     """
 
     cell: Cell
@@ -60,6 +63,7 @@ class CellResult:
     tested: tuple[Tested, ...]
     tied: int
     pictures: int
+    alone: tuple[Figure, ...] = ()
 
 
 def evaluate(embeddings: Embeddings, plan: Plan, options: AuditOptions) -> list[CellResult]:
@@ -77,19 +81,18 @@ def _by_label(embeddings: Embeddings, plan: Plan, cell: Cell, options: AuditOpti
     """Classes: few queries, so that every gallery is ranked anew, and pictures are what is resampled."""
     assert embeddings.text is not None
     rows = plan.galleries[cell.gallery].rows
+    text, image = embeddings.text, embeddings.image[torch.from_numpy(rows)]
+    asked = torch.from_numpy(embeddings.query_target)
+    target, source = torch.from_numpy(embeddings.image_target[rows]), torch.from_numpy(embeddings.image_source[rows])
+    names, bootstrap = embeddings.target_names or None, options.bootstrap
     measured = measure_source_bias(
-        embeddings.text,
-        embeddings.image[torch.from_numpy(rows)],
-        torch.from_numpy(embeddings.query_target),
-        torch.from_numpy(embeddings.image_target[rows]),
-        torch.from_numpy(embeddings.image_source[rows]),
-        ks=options.ks,
-        precision_ks=options.precision_ks,
-        relevance="label",
-        bootstrap=options.bootstrap,
-        target_names=embeddings.target_names or None,
-    )
-    return CellResult(cell, tuple(measured), None, (), 0, int(rows.sum()))
+        text, image, asked, target, source,
+        ks=options.ks, precision_ks=options.precision_ks, relevance="label", bootstrap=bootstrap, target_names=names,
+    )  # fmt: skip
+    alone: list[Figure] = []
+    if cell.group == "headline":
+        alone = class_accuracy(text, image, asked, target, source, bootstrap=bootstrap, target_names=names)
+    return CellResult(cell, tuple(measured), None, (), 0, int(rows.sum()), tuple(alone))
 
 
 class _Pairs:

@@ -58,6 +58,7 @@ def guardrails(
         *_of_cut_offs(results, options),
         *_of_deltas(rows, options, headline),
         *_of_parity(equivalences),
+        *(_of_classes(rows, plan) if embeddings.relevance == "label" else []),
     ]
     if not is_normalised(embeddings.text, embeddings.image):
         found.append(
@@ -185,6 +186,33 @@ def _of_parity(equivalences: Sequence[EquivalenceRow]) -> list[Guardrail]:
             f"normalised_delta beside it, in: {_listed(places)}.",
         )
     ]
+
+
+def _of_classes(rows: Sequence[Row], plan: Plan) -> list[Guardrail]:
+    found = []
+    if len({gallery.ratio for gallery in plan.galleries}) > 1:
+        found.append(
+            Guardrail(
+                "pool_balance",
+                "With classes, Relative Delta of P@k holds the gallery's own balance where it is not even; that of R@k "
+                "does not.",
+            )
+        )
+    sides = [
+        next((row for row in rows if row.name == f"class_accuracy_{side}" and not row.label), None)
+        for side in ("real", "generated")
+    ]
+    if sides[0] is not None and sides[1] is not None:
+        real, generated = sides[0], sides[1]
+        if real.high < generated.low or generated.high < real.low:
+            found.append(
+                Guardrail(
+                    "parity",
+                    f"{100 * real.value:.1f} % of the photos and {100 * generated.value:.1f} % of the generated "
+                    "pictures are classified right: part of the bias may be one source being easier.",
+                )
+            )
+    return found
 
 
 def _place(row: Row) -> str:

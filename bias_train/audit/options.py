@@ -53,7 +53,7 @@ class AuditOptions:
         ratios = tuple(sorted({*self.ratios, HEADLINE_RATIO}))
         if not all(0 < ratio < 1 for ratio in ratios):
             raise RunError(
-                f"audit: ratios are {', '.join(f'{r:g}' for r in self.ratios)}; give shares above 0 and below 1: each "
+                f"ratios are {', '.join(f'{r:g}' for r in self.ratios)}; give shares above 0 and below 1: each "
                 "source alone is always measured"
             )
         object.__setattr__(self, "ratios", ratios)
@@ -63,15 +63,15 @@ class AuditOptions:
             ("max_rank", self.max_rank, 1),
         ):
             if value < least:
-                raise RunError(f"audit: {name} is {value}; give {least} or more")
+                raise RunError(f"{name} is {value}; give {least} or more")
         if not self.margin > 0:
-            raise RunError(f"audit: margin is {self.margin:g}; give points of R@1 above 0, such as 0.5")
+            raise RunError(f"margin is {self.margin:g}; give points of R@1 above 0, such as 0.5")
         if not 0 < self.alpha < 0.5:
-            raise RunError(f"audit: alpha is {self.alpha:g}; give a level between 0 and 0.5, such as 0.05")
+            raise RunError(f"alpha is {self.alpha:g}; give a level between 0 and 0.5, such as 0.05")
         if not self.widest > 0 or math.isnan(self.widest):
-            raise RunError(f"audit: widest is {self.widest:g}; give a width above 0")
+            raise RunError(f"widest is {self.widest:g}; give a width above 0")
         if self.adjust not in ("holm", "bh", "none"):
-            raise RunError(f"audit: adjust is {self.adjust!r}; choose holm, bh or none")
+            raise RunError(f"adjust is {self.adjust!r}; choose holm, bh or none")
 
     @property
     def headline_k(self) -> int:
@@ -81,5 +81,5 @@ class AuditOptions:
 
 def _cutoffs(name: str, ks: Sequence[int]) -> tuple[int, ...]:
     if not ks or min(ks) < 1:
-        raise RunError(f"audit: {name} holds {', '.join(map(str, ks)) or 'nothing'}; a cut-off is at least 1")
+        raise RunError(f"{name} holds {', '.join(map(str, ks)) or 'nothing'}; a cut-off is at least 1")
     return tuple(sorted(set(ks)))

@@ -101,22 +101,22 @@ def plan_audit(embeddings: Embeddings, options: AuditOptions, similarity: Mappin
 
 def _check_sides(embeddings: Embeddings) -> None:
     if embeddings.text is None or len(embeddings.text) == 0:
-        raise RunError("audit: there are no queries; give embeddings with an array 'text', or shards with captions")
+        raise RunError("there are no queries; give embeddings with an array 'text', or shards with captions")
     generated = embeddings.image_source > 0
     for name, count in (("photos", int((~generated).sum())), ("generated pictures", int(generated.sum()))):
         if count == 0:
-            raise RunError(f"audit: there are no {name}; a source bias needs pictures of both kinds")
+            raise RunError(f"there are no {name}; a source bias needs pictures of both kinds")
     if not np.isin(embeddings.query_target, embeddings.image_target[embeddings.image_target >= 0]).any():
-        raise RunError("audit: no query has a picture of its target; query_target and image_target must match")
+        raise RunError("no query has a picture of its target; query_target and image_target must match")
     asked = np.isin(embeddings.image_target, embeddings.query_target)
     most = int(np.unique(embeddings.image_target[asked], return_counts=True)[1].max())
     if embeddings.relevance == "pair" and most > MOST_TWINS:
         raise RunError(
-            f"audit: a target has {most:,} pictures, too many for a photo and its twins; if targets are classes, "
+            f"a target has {most:,} pictures, too many for a photo and its twins; if targets are classes, "
             "relevance must be label"
         )
     if int(embeddings.query_target.min()) < 0:
-        raise RunError("audit: query_target holds a negative target; every query must ask for a known one")
+        raise RunError("query_target holds a negative target; every query must ask for a known one")
 
 
 def _gallery(embeddings: Embeddings, ratio: float, code: int | None, seed: int) -> Gallery:
@@ -196,7 +196,7 @@ def twin_similarity(
         missing = [key for key in keys if key not in recorded]
         if missing:
             raise RunError(
-                f"audit: {len(missing)} twins have no recorded similarity, the first is {missing[0]!r}; give one for "
+                f"{len(missing)} twins have no recorded similarity, the first is {missing[0]!r}; give one for "
                 "every generated picture, or leave out --similarity for the cosine in the audited space"
             )
         cosine = np.array([recorded[key] for key in keys], dtype=np.float64)

@@ -54,7 +54,7 @@ def audit_source(
         results = evaluate(embeddings, plan, options)
         before = None if other is None else evaluate(other, plan, options)
     except ValueError as error:
-        raise error if isinstance(error, RunError) else RunError(f"audit: {error}") from error
+        raise error if isinstance(error, RunError) else RunError(f"{error}") from error
     rows = _adjusted([row for result in results for row in _rows(plan, result, options)], options)
     # Classes have many right answers: R@1 would be a handful of pictures, one per prompt.
     pairs = embeddings.relevance == "pair"
@@ -64,7 +64,10 @@ def audit_source(
     if before is not None:
         for new, old in zip(results, before, strict=True):
             change = replace(
-                new, measured=tuple(a.minus(b) for a, b in zip(new.measured, old.measured, strict=True)), swap=None
+                new,
+                measured=tuple(a.minus(b) for a, b in zip(new.measured, old.measured, strict=True)),
+                swap=None,
+                alone=(),
             )
             changes += _rows(plan, change, options)
             equivalences += _no_loss(change, options)
@@ -140,7 +143,8 @@ def _rows(plan: Plan, result: CellResult, options: AuditOptions) -> list[Row]:
             figure.label or "", figure.value, figure.low, figure.high, figure.count, figure.note, tested,
         )  # fmt: skip
 
-    return [row(figure) for measured in result.measured for figure in measured.figures(options.bootstrap)]
+    found = [figure for measured in result.measured for figure in measured.figures(options.bootstrap)]
+    return [row(figure) for figure in (*found, *result.alone)]
 
 
 def _adjusted(rows: list[Row], options: AuditOptions) -> list[Row]:

@@ -145,7 +145,7 @@ def _audit_options(options: argparse.Namespace) -> AuditOptions:
     try:
         bootstrap = Bootstrap(options.resamples, options.level, options.interval, options.seed)
     except ValueError as error:
-        raise RunError(f"audit: {error}") from error
+        raise RunError(f"{error}") from error
     return AuditOptions(
         ks=tuple(options.k),
         precision_ks=tuple(options.precision_k),

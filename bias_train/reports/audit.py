@@ -29,6 +29,8 @@ MEANINGS = {
     "ratio: the bias that would come from one source being easier on its own.",
     "alone": "The measure in a gallery of that source's pictures alone.",
     "parity": "R@k of photos alone minus that of generated pictures alone.",
+    "class_accuracy": "Share of pictures whose own class prompt scores highest among all classes' prompts: over all of "
+    "the gallery's pictures, over photos, over generated ones.",
     "pair_win_rate": "Share of queries that score the generated twin above its photo; a tie is half a win, 0.5 is "
     "neutral.",
     "win_rate": "Chance that a random generated picture of a class scores above a random photo of it; 0.5 is neutral.",

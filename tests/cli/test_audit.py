@@ -157,6 +157,11 @@ def test_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert document["headline"] == "relative_delta_P@100"
     assert {figure["label"] for figure in document["figures"]} == {"", "cat", "dog", "frog", "ship"}
     assert "unnormalised" not in {warning["code"] for warning in document["warnings"]}
+    assert "pool_balance" in {warning["code"] for warning in document["warnings"]}
+    accuracy = {f["name"]: f["value"] for f in document["figures"] if "accuracy" in f["name"] and not f["label"]}
+    # As many photos as generated pictures: the whole is the mean of the two.
+    both = accuracy["class_accuracy_real"] + accuracy["class_accuracy_generated"]
+    assert accuracy["class_accuracy"] == pytest.approx(both / 2)
 
 
 def test_a_run_over_shards(train: Callable[..., Path], world: Path, tmp_path: Path) -> None:
