@@ -33,7 +33,7 @@ _BOUNDARY = re.compile(
     r"|around|under|over|against|inside|outside|during|for|from|into|onto|towards?|between)\b)",
     re.IGNORECASE,
 )
-_LEADING = re.compile(r"^(?:and|while|as|but|or)\s+", re.IGNORECASE)
+_LEADING = re.compile(r"^(?:and|while|as|but|or)\b\s*", re.IGNORECASE)
 
 
 def merge_captions(captions: Sequence[str], max_words: int = 50) -> str:
@@ -63,14 +63,25 @@ def merge_captions(captions: Sequence[str], max_words: int = 50) -> str:
     while others:
         best = max(others, key=lambda text: len(_things(text) - named))  # the first of the best, as above
         others.remove(best)
-        for piece in _BOUNDARY.split(best):
-            piece = _LEADING.sub("", piece.strip(" .,;:"))
+        for piece in _pieces(best):
             added = _things(piece) - named
             if added and words + len(piece.split()) <= max_words:
                 prompt += f", {piece[0].lower()}{piece[1:]}" if not piece.isupper() else f", {piece}"
                 words += len(piece.split())
                 named |= added
     return prompt
+
+
+def _pieces(caption: str) -> list[str]:
+    """Cut a caption; a word that would stand alone ("standing") goes with what follows it ("on a lake")."""
+    pieces: list[str] = []
+    for piece in _BOUNDARY.split(caption):
+        piece = _LEADING.sub("", piece.strip(" .,;:"))
+        if pieces and len(pieces[-1].split()) < 2:
+            pieces[-1] = f"{pieces[-1]} {piece}".strip()
+        elif piece:
+            pieces.append(piece)
+    return pieces
 
 
 def _clean(caption: str) -> str:
