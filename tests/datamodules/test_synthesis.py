@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from datamodules.errors import DataError
 from datamodules.index import ShardIndex
 from datamodules.sample import Sample, View
 from datamodules.synthesis import GeneratorSettings, Part, PromptSettings, TwinJob, TwinSettings, make_writer
+from datamodules.synthesis import job as job_module
 from datamodules.synthesis.candidates import candidate_seed
 from datamodules.synthesis.pipelines import Drawn, Generator, Request
 from datamodules.synthesis.selection import choose, similarities
@@ -210,6 +212,28 @@ def test_what_a_kill_leaves_is_gone_on_from(pipeline: Path, photos: ShardIndex, 
     job(photos, out, settings, Counted).run()
     assert len(drawn) == 7
     assert not list((out / FOLDER).rglob("*.zip"))
+
+
+def test_what_another_did_while_we_waited_is_not_done_again(
+    pipeline: Path, photos: ShardIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, real, others = TwinSettings((tiny(pipeline),)), job_module.claimed, iter([True])
+
+    @contextmanager
+    def late(path: Path, *, wait: bool = False) -> Iterator[bool]:
+        if next(others, False):
+            job(photos, tmp_path, settings).run()
+        with real(path, wait=wait) as mine:
+            yield mine
+
+    class Idle(Generator):
+        def draw(self, requests: Sequence[Request]) -> list[Drawn]:
+            raise AssertionError("drawn again")
+
+    monkeypatch.setattr(job_module, "claimed", late)
+    outcome = job(photos, tmp_path, settings, Idle).run()
+    assert outcome.counts.made == 7
+    assert not list((tmp_path / FOLDER).rglob("*.zip"))
 
 
 def test_the_best_candidate_is_the_one_with_the_largest_cosine(
