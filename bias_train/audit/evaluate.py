@@ -13,6 +13,7 @@ from bias_train.audit.options import AuditOptions
 from bias_train.audit.plan import Cell, Plan
 from bias_train.embeddings import Embeddings
 from bias_train.metrics.figure import Figure
+from bias_train.metrics.functional.both_sources import both_columns, both_specs
 from bias_train.metrics.functional.inputs import check_embeddings, is_normalised
 from bias_train.metrics.functional.location import (
     gain_by_rank,
@@ -137,7 +138,7 @@ class _Pairs:
             values, tied = values[rows], tied[rows]
             task = replace(task, query_target=task.query_target[rows], answered=task.answered[rows],
                            slot=task.slot[rows])  # fmt: skip
-        specs = source_specs(task, int(tied.sum()))
+        specs = [*source_specs(task, int(tied.sum())), *both_specs(task)]
         if cell.group != "ratio":
             # Two lists can be interleaved fairly where both come from corpora of one size.
             specs += location_specs(task)
@@ -182,6 +183,7 @@ class _Pairs:
         columns |= pair_columns(task, np.column_stack([photo_rank, np.where(twin, ranks, np.nan)]))
         columns["rank_real"] = np.where(task.answered, photo_rank, 0.0)
         columns["rank_generated"] = np.where(task.answered, twin_rank, 0.0)
+        columns |= both_columns(task, mixed, self.own_generated)
         columns |= location_columns(task, (alone[0], alone[1]))
         columns["answered"] = task.answered.astype(np.float64)
         columns["all"] = np.ones(len(task.answered))

@@ -29,6 +29,8 @@ MEANINGS = {
     "ratio: the bias that would come from one source being easier on its own.",
     "alone": "The measure in a gallery of that source's pictures alone.",
     "parity": "R@k of photos alone minus that of generated pictures alone.",
+    "R_both": "Share of queries with photo and twin both in the top k.",
+    "NDCG_both": "NDCG@k with photo and twin as the two right answers.",
     "class_accuracy": "Share of pictures whose own class prompt scores highest among all classes' prompts: over all of "
     "the gallery's pictures, over photos, over generated ones.",
     "pair_win_rate": "Share of queries that score the generated twin above its photo; a tie is half a win, 0.5 is "

@@ -123,6 +123,32 @@ def naive_location(case: Case, ks: list[int], mode: str) -> dict[str, float]:
     return figures
 
 
+def naive_both(case: Case, ks: list[int], mode: str) -> dict[str, float]:
+    """Both pictures in the top k, and NDCG with two right answers; a random twin stands for several."""
+    scores = case.scores
+
+    def at(q: int, k: int, value) -> float:
+        (photo,), twins = own(case, q)
+        return float(
+            np.mean([expected(scores[q], lambda o, t=t: value(o.index(photo) + 1, o.index(t) + 1, k)) for t in twins])
+        )
+
+    def together(first: int, second: int, k: int) -> float:
+        return float(max(first, second) <= k)
+
+    def gain(first: int, second: int, k: int) -> float:
+        best = sum(1 / math.log2(position + 1) for position in (1, 2))
+        return (measure("NDCG", first, k) + measure("NDCG", second, k)) / best
+
+    groups = slots_of(case, mode)
+    return {
+        f"{name}@{k}": float(np.mean([np.mean([at(q, k, value) for q in queries]) for queries in groups]))
+        for name, value in (("R_both", together), ("NDCG_both", gain))
+        for k in ks
+        if k >= 2 and groups
+    }
+
+
 def naive_swap(case: Case, ks: list[int]) -> dict[str, float]:
     """Exact two-sided p-values: every way to call one picture of each pair real."""
     scores = case.scores

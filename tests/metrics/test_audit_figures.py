@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from known_bias import KnownPairs
-from naive_audit import naive_location, naive_swap, of_gallery
+from naive_audit import naive_both, naive_location, naive_swap, of_gallery
 from naive_rankings import Case, naive_source, random_case
 from scipy import stats
 from sklearn.metrics import label_ranking_average_precision_score, ndcg_score, top_k_accuracy_score
@@ -86,6 +86,7 @@ def test_every_cell_against_brute_force(seed: int) -> None:
         reference = naive_source(part, list(KS), cell.mode, pairs=True, max_rank=4)
         reference = {key: value for key, value in reference.items() if not key.split("@")[0].endswith(("_P", "P_real",
                      "P_generated"))}  # fmt: skip
+        reference |= naive_both(part, list(KS), cell.mode)
         if cell.group != "ratio":
             location = naive_location(part, list(KS), cell.mode)
             if cell.queries is not None:
