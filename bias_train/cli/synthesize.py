@@ -235,14 +235,14 @@ def _twins(options: argparse.Namespace) -> int:
 def _dry_run(job: Any, settings: TwinSettings) -> int:
     prompts = samples = 0
     skipped: dict[str, int] = {}
-    for sample, plan in job.prompts():
+    for plan in job.prompts():
         if plan.skip:
             skipped[plan.skip] = skipped.get(plan.skip, 0) + 1
             continue
         samples += 1
         prompts += len(plan.prompts)
         for prompt in plan.prompts:
-            print(f"{sample.key}\t{prompt}")
+            print(f"{plan.key}\t{prompt}")
     generators = len(settings.generators)
     print(
         f"{samples:,} photos, {prompts:,} prompts, {generators} generators, {settings.candidates} candidates: "

@@ -1,6 +1,7 @@
 """Makes counterfactual views: a photo's captions become prompts, a diffusion pipeline draws, the best become twins."""
 
-from datamodules.synthesis.job import Outcome, Progress, TwinJob
+from datamodules.synthesis.drawing import Progress
+from datamodules.synthesis.job import Outcome, TwinJob
 from datamodules.synthesis.part import Part
 from datamodules.synthesis.prompts import make_writer
 from datamodules.synthesis.settings import GeneratorSettings, PromptSettings, TwinSettings

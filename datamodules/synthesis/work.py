@@ -34,6 +34,13 @@ from datamodules.synthesis.settings import first_difference
 FOLDER = ".synthesis"
 
 
+def png(image: Image.Image) -> bytes:
+    """Encode a picture without loss."""
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file beside its place, to disk, and rename it: a kill leaves the old one, or none, but no part of one."""
     partial = path.with_name(f".{path.name}.{socket.gethostname()}.{threading.get_native_id()}.partial")
