@@ -61,6 +61,7 @@ FirstJobId={first_job}
 GresTypes=gpu
 {nodes}
 PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
+PartitionName=gpu Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 
@@ -68,7 +69,7 @@ PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMo
 class SlurmCluster:
     """``slurmctld`` and a ``slurmd`` for each of :data:`NODES`, with ``munged``.
 
-    Partition ``low`` is the default one; a job in ``high`` preempts those in it, by requeue. Every node has
+    Partition ``low`` is the default one, ``gpu`` is its like; a job in ``high`` preempts theirs, by requeue. Nodes have
     :data:`CPUS` processors and four GPUs, which exist in its books alone: a job that shall fill a node asks for them.
 
     Attributes:
