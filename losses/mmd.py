@@ -43,8 +43,8 @@ class SourceMMD(Loss):
     **Relation to other losses**: the strong form of `SourceCORAL`, which compares mean and covariance only.
     `ScoreDistribution` compares the scores by the captions at hand, and leaves free what no caption reads;
     `TwinConsistency` asks for equality pair by pair. Over a whole batch the distributions may agree while one source's
-    pictures lie nearer to their captions; strata see that. The biased form falls when all pictures of a source come closer
-    to each other, so that it narrows the embedding on small samples; the unbiased form does not, on average.
+    pictures lie nearer to their captions; strata see that. The biased form falls when all pictures of a source come
+    closer to each other, so that it narrows the embedding on small samples; the unbiased form does not, on average.
 
     Args:
         pictures: ``"anchors"``, or ``"pairs"`` where there are twins; see `losses.populations`.
