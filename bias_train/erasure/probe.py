@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bias_train.linear_probe import fit_probe, folds_of
 from bias_train.stats import Floats, Ints
-from datamodules.hashing import mix
-
-_FOLDS = 303
 
 
 @dataclass(frozen=True)
@@ -52,14 +49,16 @@ def separability(x: Tensor, generated: NDArray[np.bool_], group: Ints, folds: in
     Returns:
         NaN throughout where no fold can hold both sources.
     """
-    fold = _folds(generated, group, folds, seed)
+    alone = np.where(group < 0, group.max(initial=0) + 1 + np.arange(len(group)), group)
+    fold = folds_of(alone, generated, folds, seed)
+    vectors = x.double().numpy()
     wins: list[tuple[Floats, Floats]] = []
     for number in range(folds):
         test = fold == number
         trained, tested = generated[~test], generated[test]
         if trained.all() or not trained.any() or tested.all() or not tested.any():
             continue
-        scores = (x[torch.from_numpy(test)].double() @ discriminant(x[torch.from_numpy(~test)], trained)).numpy()
+        scores = vectors[test] @ fit_probe(vectors[~test], trained)
         wins.append(_wins(scores[tested], scores[~tested]))
     return _pooled(wins)
 
@@ -67,57 +66,8 @@ def separability(x: Tensor, generated: NDArray[np.bool_], group: Ints, folds: in
 def transferred(train: tuple[Tensor, NDArray[np.bool_]], test: tuple[Tensor, NDArray[np.bool_]]) -> Separability:
     """Train a probe on some vectors and score others: ([n, D], generated [n]) and ([m, D], generated [m])."""
     (x, generated), (other, truth) = train, test
-    scores = (other.double() @ discriminant(x, generated)).numpy()
+    scores = other.double().numpy() @ fit_probe(x.double().numpy(), generated)
     return _pooled([_wins(scores[truth], scores[~truth])])
-
-
-def discriminant(x: Tensor, generated: NDArray[np.bool_]) -> Tensor:
-    """Fisher's linear discriminant with the within-source covariance shrunk by Ledoit and Wolf (2004).
-
-    A closed form that is the best linear classifier for two Gaussians of one covariance; the shrinkage keeps it usable
-    where vectors are hardly more than their width.
-
-    Args:
-        x: [n, D] float.
-        generated: [n], both values present.
-
-    Returns:
-        [D] float64, higher scores being generated.
-    """
-    x = x.double()
-    mask = torch.from_numpy(generated)
-    means = x[mask].mean(dim=0), x[~mask].mean(dim=0)
-    centred = torch.where(mask[:, None], x - means[0], x - means[1])
-    covariance = ledoit_wolf(centred)
-    # What erasure has left without any spread is no direction to look in.
-    scale = covariance.diagonal().mean().clamp(min=1e-300)
-    ridge = 1e-9 * scale * torch.eye(len(covariance), dtype=torch.float64)
-    return torch.linalg.solve(covariance + ridge, means[0] - means[1])
-
-
-def ledoit_wolf(centred: Tensor) -> Tensor:
-    """Shrink the covariance of centred rows [n, D] towards a multiple of the identity (Ledoit and Wolf 2004)."""
-    n, width = centred.shape
-    sample = centred.T @ centred / n
-    mean = sample.diagonal().mean()
-    eye = torch.eye(width, dtype=centred.dtype)
-    distance = (sample - mean * eye).square().sum() / width
-    # sum_k |x_k x_k^T - S|^2 = sum_k |x_k|^4 - n |S|^2, so that no outer product is ever formed.
-    spread = (centred.square().sum(dim=1).square().sum() - n * sample.square().sum()) / (n**2 * width)
-    share = float(spread.clamp(max=float(distance)) / distance) if float(distance) > 0 else 0.0
-    return (1.0 - share) * sample + share * mean * eye
-
-
-def _folds(generated: NDArray[np.bool_], group: Ints, folds: int, seed: int) -> Ints:
-    """[n] fold of each picture: groups are dealt out in hashed order, those alone source by source."""
-    fold = np.zeros(len(group), dtype=np.int64)
-    ids, dense = np.unique(group, return_inverse=True)
-    order = np.argsort(np.argsort(mix(seed, _FOLDS, ids), kind="stable"), kind="stable")
-    fold[:] = order[dense] % folds
-    for side in (False, True):
-        alone = np.flatnonzero((group < 0) & (generated == side))
-        fold[alone[np.argsort(mix(seed, _FOLDS, 1, alone), kind="stable")]] = np.arange(len(alone)) % folds
-    return fold
 
 
 def _wins(generated: Floats, real: Floats) -> tuple[Floats, Floats]:

@@ -13,7 +13,8 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 
 from bias_train.embeddings import load_embeddings
 from bias_train.explain.findings import Choices, explain
-from bias_train.explain.probe import fit_probe, folds_of, ledoit_wolf, permuted_labels, probe, weighted_auc
+from bias_train.explain.probe import permuted_labels, probe
+from bias_train.linear_probe import fit_probe, folds_of, ledoit_wolf, weighted_auc
 from bias_train.stats import Bootstrap
 
 FEW = Bootstrap(resamples=300)
