@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bias_train.cli.inputs import add_inputs, embeddings_of, retriever_of
+from bias_train.cli.inputs import add_inputs, add_retriever, embeddings_of, retriever_of
 from bias_train.errors import RunError
 
 # Everything heavy is imported where it is used: `bias-train erase --help` must answer at once.
@@ -104,7 +104,7 @@ def _add_fold(commands: Any) -> None:
     parser.add_argument("eraser", type=Path, metavar="ERASER", help="what fit wrote")
     parser.add_argument("result", type=Path, metavar="OUT", help="a .safetensors, in the form of the model's library")
     parser.add_argument("--strength", type=float, metavar="S", help="instead of the one that was fitted")
-    add_inputs(parser)
+    add_retriever(parser)
 
 
 def _fit(options: argparse.Namespace) -> int:

@@ -21,13 +21,23 @@ WEIGHTS = "retriever.safetensors"
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
-    """Add the options that :func:`embeddings_of` and :func:`retriever_of` read."""
+    """Add the options that :func:`embeddings_of` reads."""
+    add_retriever(parser)
+    add_pictures(parser)
+
+
+def add_retriever(parser: argparse.ArgumentParser) -> None:
+    """Add the options that :func:`retriever_of` reads."""
     retriever = parser.add_argument_group("the retriever (one of)")
     retriever.add_argument("--run", type=Path, metavar="DIR", help="a run folder: the retriever that it trained")
     retriever.add_argument("--model", metavar="NAME", help="an open_clip architecture, with --pretrained")
     retriever.add_argument("--model-config", metavar="JSON", help="an architecture of one's own, with --pretrained")
     retriever.add_argument("--hf-model", metavar="NAME", help="a Hugging Face dual encoder: a name or a folder")
     retriever.add_argument("--pretrained", metavar="TAG", help="open_clip's tag, or the file of a checkpoint")
+
+
+def add_pictures(parser: argparse.ArgumentParser) -> None:
+    """Add the options that tell which pictures are embedded, and how."""
     pictures = parser.add_argument_group("the pictures")
     pictures.add_argument("--shards", nargs="+", metavar="SET", help="folders or URLs of shards, for a retriever")
     pictures.add_argument(
