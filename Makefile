@@ -38,6 +38,7 @@ format: $(VENV)/ready
 bench: $(VENV)/ready
 	$(RUN)/python tests/benchmarks/stream.py $(if $(OPEN_CLIP_PYTHON),--open-clip-python $(OPEN_CLIP_PYTHON))
 	$(RUN)/python tests/benchmarks/index.py
+	$(RUN)/python tests/benchmarks/audit.py
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \
