@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bias_train.files import write_text
 from bias_train.paths import find_script
 from bias_train.sweeps.cells import Cell, expand, label, select
 from bias_train.sweeps.errors import SweepError
@@ -81,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", parents=[shared], help="list the cells and the command of each")
     plan.add_argument("--json", action="store_true", help="print as JSON")
+    plan.add_argument(
+        "--wandb", type=Path, metavar="FILE", help="write a sweep for W&B's agents, which run these cells"
+    )
     plan.set_defaults(action=_plan)
 
     run = commands.add_parser("run", parents=[shared], help="train the cells that are missing")
@@ -132,6 +136,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _plan(sweep: Sweep, cells: list[Cell], options: argparse.Namespace) -> int:
+    if options.wandb is not None:
+        import yaml
+
+        from bias_train.sweeps.wandb_agents import agents_sweep
+
+        write_text(options.wandb, yaml.safe_dump(agents_sweep(sweep, cells), sort_keys=False))
+        print(f"wrote {options.wandb}: `wandb sweep {options.wandb}` registers it, `wandb agent ID` runs cells")
+        return 0
     if options.json:
         print(
             json.dumps([{**cell.document(), "folder": str(cell.folder), "command": cell.command()} for cell in cells])
