@@ -20,6 +20,8 @@ import psutil
 NODES = ("n1", "n2")
 CPUS = 32  # each node's in Slurm's books, whatever this machine has
 GPUS = 4  # each node's, likewise
+# Of a job in which the tests themselves may run, and of W&B's process for a test that trained in this one before.
+_NOT_OURS = ("SLURM_", "SBATCH_", "WANDB_SERVICE")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
 
 # A requeued job waits for `cred_expire` seconds (120 by default) before it may start again.
@@ -81,7 +83,7 @@ class SlurmCluster:
         # Not below pytest's folder: a path of a socket is at most 107 bytes long.
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-"))
         self.folder.chmod(0o755)
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
         self.env = {**clean, "SLURM_CONF": str(self.folder / "slurm.conf")}
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
