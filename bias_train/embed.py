@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from bias_train.embeddings import REAL, Embeddings
 from datamodules.catalogue import Catalogue
-from datamodules.evaluation import EvaluationStream, Relevance, evaluation_set
+from datamodules.evaluation import EvaluationSet, EvaluationStream, Relevance, evaluation_set
 from datamodules.index import ShardIndex
 from datamodules.workers import end_with_trainer, worker_context
 from models.retriever import Retriever
@@ -65,16 +66,26 @@ def embed_shards(
     several = 4 * batch_size
     texts = [asked.queries[start : start + several] for start in range(0, len(asked.queries), several)]
     text = torch.cat([retriever.encode_text(retriever.tokenize(part).to(device)).float().cpu() for part in texts])
-    return Embeddings(
+    return as_embeddings(asked, image, text)
+
+
+def as_embeddings(asked: EvaluationSet, image: Tensor, text: Tensor | None) -> Embeddings:
+    """Put the vectors of an evaluation set beside what they are of.
+
+    Args:
+        asked: pictures and queries.
+        image: [M, D] float32 on the CPU, in the set's order.
+        text: [Q, D] likewise, or None for the pictures alone.
+    """
+    found = Embeddings(
         image=image,
         image_key=asked.keys,
         image_target=asked.target,
-        image_source=np.asarray(asked.source),
+        image_source=asked.source,
         sources=(REAL, *asked.sources[1:]),
-        text=text,
-        query=asked.queries,
-        query_target=asked.query_target,
-        query_slot=asked.query_slot,
         relevance="label" if asked.relevance == "label" else "pair",
         target_names=asked.target_names,
     )
+    if text is None:
+        return found
+    return replace(found, text=text, query=asked.queries, query_target=asked.query_target, query_slot=asked.query_slot)

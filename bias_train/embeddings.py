@@ -6,7 +6,6 @@ any other system that can write arrays.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bias_train.errors import RunError
+from bias_train.files import replacing
 
 Ints = NDArray[np.int64]
 Relevance = Literal["pair", "label"]
@@ -145,15 +145,11 @@ def save_embeddings(path: str | Path, embeddings: Embeddings) -> None:
     writers: dict[str, Callable[[Path, Embeddings], None]] = {".npz": _to_npz, ".parquet": _to_parquet}
     if path.suffix not in writers:
         raise RunError(f"{path}: end the file's name in .npz or .parquet, which chooses its form")
-    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writers[path.suffix](partial, embeddings)
-        partial.replace(path)
+        with replacing(path) as partial:
+            writers[path.suffix](partial, embeddings)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _array(path: Path) -> NDArray[Any]:

@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a place beside a file to write it to, with its ending; it takes the file's name when the block ends well.
+
+    Whatever ends the block otherwise, nothing is left there, and a file of that name stays as it was.
+    """
+    partial = path.with_name(f".{os.getpid()}.partial.{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -38,6 +58,21 @@ def _write_beside(path: Path, text: str) -> Path:
         file.flush()
         os.fsync(file.fileno())
     return partial
+
+
+def json_value(value: Any) -> Any:
+    """Turn dataclasses, mappings and sequences into what JSON knows; a number that is not finite becomes None.
+
+    >>> json_value({"low": float("nan"), "ks": (1, 5)})
+    {'low': None, 'ks': [1, 5]}
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, dict):
+        return {str(key): json_value(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, value: Any) -> None:

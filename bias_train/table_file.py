@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from bias_train.errors import RunError
+from bias_train.files import replacing
 
 
 @contextmanager
@@ -29,17 +29,11 @@ def table_file(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], N
     """
     if path.suffix not in _FORMS:
         raise RunError(f"{path}: end the file's name in {', '.join(_FORMS)}, which chooses its form")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _FORMS[path.suffix](partial, schema) as writer:
+        with replacing(path) as partial, _FORMS[path.suffix](partial, schema) as writer:
             yield writer.write_table
-        partial.replace(path)
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
 
 
 class _JSONLines:

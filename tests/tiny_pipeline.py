@@ -34,10 +34,20 @@ def tiny_tokenizer(folder: Path) -> Any:
     return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=77)
 
 
+def _clip(tokenizer: Any, width: int, layers: int) -> Any:
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        hidden_size=width, intermediate_size=24, num_attention_heads=2, num_hidden_layers=layers, projection_dim=width,
+        vocab_size=len(tokenizer), max_position_embeddings=77, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+
+
 def save_tiny_pipeline(folder: Path, seed: int = 0, side: int = 32) -> Path:
     """Write a text-to-image pipeline of Stable Diffusion's kind that draws ``side`` pixels."""
     from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextModel
 
     tokenizer = tiny_tokenizer(folder / "words")
     with torch.random.fork_rng(devices=[]):
@@ -52,13 +62,7 @@ def save_tiny_pipeline(folder: Path, seed: int = 0, side: int = 32) -> Path:
             block_out_channels=[8, 8], in_channels=3, out_channels=3, latent_channels=4, norm_num_groups=4,
             down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2, sample_size=side,
         )  # fmt: skip
-        text = CLIPTextModel(
-            CLIPTextConfig(
-                hidden_size=16, intermediate_size=24, num_attention_heads=2, num_hidden_layers=2,
-                vocab_size=len(tokenizer), max_position_embeddings=77, bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-            )
-        )  # fmt: skip
+        text = CLIPTextModel(_clip(tokenizer, 16, layers=2))
     pipeline = StableDiffusionPipeline(
         unet=unet, vae=vae, text_encoder=text, tokenizer=tokenizer, feature_extractor=None, safety_checker=None,
         scheduler=PNDMScheduler(skip_prk_steps=True, steps_offset=1, beta_schedule="scaled_linear"),
@@ -77,14 +81,10 @@ def save_tiny_sdxl(folder: Path, side: int = 32) -> tuple[Path, Path]:
         StableDiffusionXLPipeline,
         UNet2DConditionModel,
     )
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     tokenizer = tiny_tokenizer(folder / "words")
-    config = CLIPTextConfig(
-        hidden_size=16, intermediate_size=24, num_attention_heads=2, num_hidden_layers=3, projection_dim=16,
-        vocab_size=len(tokenizer), max_position_embeddings=77, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    config = _clip(tokenizer, 16, layers=3)
 
     def unet(context: int, times: int) -> Any:
         return UNet2DConditionModel(
@@ -121,7 +121,6 @@ def save_tiny_transformers(folder: Path) -> dict[str, Path]:
     """Write pipelines of FLUX's, Stable Diffusion 3's and PixArt's kinds."""
     import diffusers
     from transformers import (
-        CLIPTextConfig,
         CLIPTextModel,
         CLIPTextModelWithProjection,
         T5Config,
@@ -129,11 +128,7 @@ def save_tiny_transformers(folder: Path) -> dict[str, Path]:
     )
 
     tokenizer = tiny_tokenizer(folder / "words")
-    config = CLIPTextConfig(
-        hidden_size=32, intermediate_size=24, num_attention_heads=2, num_hidden_layers=3, projection_dim=32,
-        vocab_size=len(tokenizer), max_position_embeddings=77, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    config = _clip(tokenizer, 32, layers=3)
 
     def vae(channels: int, levels: int = 1) -> Any:
         return diffusers.AutoencoderKL(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bias_train.files import write_text
+from bias_train.files import json_value, write_text
 from bias_train.significance import Equivalence
 from bias_train.table_file import table_file
 
@@ -143,20 +142,14 @@ class Outcome:
             "options": self.options,
             "counts": self.counts,
             "warnings": [asdict(warning) for warning in self.warnings],
-            "figures": [_plain(asdict(row)) for row in self.rows],
-            "changes": [_plain(asdict(row)) for row in self.changes],
+            "figures": [json_value(row) for row in self.rows],
+            "changes": [json_value(row) for row in self.changes],
             "equivalence": [
-                {"question": row.question, "group": row.group, "cell": row.cell} | _plain(asdict(row.test))
+                {"question": row.question, "group": row.group, "cell": row.cell} | json_value(row.test)
                 for row in self.equivalences
             ],
             "tests": self.tests,
         }
-
-
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
-    }
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> None:

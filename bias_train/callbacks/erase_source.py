@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from bias_train.callbacks.axis import run_folder
 from bias_train.callbacks.weights import InterpolateToStart
-from bias_train.embeddings import REAL, Embeddings
+from bias_train.embed import as_embeddings
+from bias_train.embeddings import Embeddings
 from bias_train.erasure.calibration import unit
 from bias_train.erasure.evaluation import before_and_after
 from bias_train.erasure.fitting import ErasureSpec, fit_eraser
@@ -194,7 +195,7 @@ class SourceErasure(pl.Callback):
         module.retriever.train(training)
         # Pictures that could not be read are left out again with their rows.
         table = torch.zeros(len(sample), image.shape[1]).index_copy(0, rows, image)
-        everything = _as_embeddings(sample, table, text)
+        everything = as_embeddings(sample, table, text)
         return unit(everything.pictures(np.sort(rows.numpy())))
 
     def _pictures(self, trainer: pl.Trainer, module: RetrieverModule, sample: EvaluationSet) -> tuple[Tensor, Tensor]:
@@ -265,19 +266,4 @@ def _check_callbacks(trainer: pl.Trainer, own: SourceErasure) -> None:
 def _from_evaluation(embedded: EmbeddedSet) -> Embeddings:
     evaluation = embedded.evaluation
     assert isinstance(evaluation, EvaluationSet)
-    return _as_embeddings(evaluation, embedded.image, embedded.text)
-
-
-def _as_embeddings(asked: EvaluationSet, image: Tensor, text: Tensor | None) -> Embeddings:
-    found = Embeddings(
-        image=image,
-        image_key=asked.keys,
-        image_target=asked.target,
-        image_source=asked.source,
-        sources=(REAL, *asked.sources[1:]),
-        relevance="label" if asked.relevance == "label" else "pair",
-        target_names=asked.target_names,
-    )
-    if text is None:
-        return found
-    return replace(found, text=text, query=asked.queries, query_target=asked.query_target, query_slot=asked.query_slot)
+    return as_embeddings(evaluation, embedded.image, embedded.text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bias_train.cli.inputs import add_inputs, add_retriever, embeddings_of, retriever_of
 from bias_train.errors import RunError
+from bias_train.files import json_value, replacing
 
 # Everything heavy is imported where it is used: `bias-train erase --help` must answer at once.
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _fit(options: argparse.Namespace) -> int:
 
     from bias_train.embeddings import load_embeddings
     from bias_train.erasure.calibration import check_disjoint, split_by_target, unit, without_copies
-    from bias_train.erasure.evaluation import before_and_after, bias_change, plain
+    from bias_train.erasure.evaluation import before_and_after, bias_change
     from bias_train.erasure.fitting import ErasureSpec, fit_eraser
     from bias_train.erasure.probe import transferred
     from bias_train.erasure.strength import FigureChoice, tune
@@ -163,7 +163,7 @@ def _fit(options: argparse.Namespace) -> int:
         document[name] = {
             "pictures": len(part),
             **{when: state.record(probe=name == "test") for when, state in (("before", before), ("after", after))},
-            "change": [plain(asdict(change)) for change in changes],
+            "change": [json_value(change) for change in changes],
         }
     erased = [replace(part, image=eraser.apply(part.image)) for part in (calibration, test)]
     carried = {
@@ -172,7 +172,7 @@ def _fit(options: argparse.Namespace) -> int:
     }
     print("a probe trained on the calibration split, on the test split")
     _line("AUC", *(_span(probe.auc, probe.low, probe.high) for probe in carried.values()))
-    document["transferred_probe"] = {name: plain(asdict(probe)) for name, probe in carried.items()}
+    document["transferred_probe"] = {name: json_value(probe) for name, probe in carried.items()}
     eraser.save(options.out / ERASER)
     write_json(options.out / REPORT, document)
     print(f"wrote {options.out / ERASER} and {options.out / REPORT}")
@@ -201,13 +201,8 @@ def _fold(options: argparse.Namespace) -> int:
         raise RunError(f"{options.result}: end the file's name in .safetensors")
     retriever = retriever_of(options)
     layer = fold(retriever, _eraser(options))
-    partial = options.result.with_name(f".{os.getpid()}.partial.{options.result.name}")
-    options.result.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with replacing(options.result) as partial:
         retriever.save_weights(str(partial))
-        partial.replace(options.result)
-    finally:
-        partial.unlink(missing_ok=True)
     print(f"wrote {options.result}: the eraser is in {layer.where}")
     return 0
 

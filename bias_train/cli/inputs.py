@@ -78,7 +78,7 @@ def embeddings_of(options: argparse.Namespace) -> Embeddings:
         limit=options.limit,
         batch_size=options.batch_size,
         workers=options.workers,
-        device=_device(options.device),
+        device=device_of(options),
         seed=options.seed,
     )
 
@@ -149,11 +149,13 @@ def retriever_of_run(run: Path, weights: str = WEIGHTS) -> Retriever:
     return other
 
 
-def _device(name: str) -> str:
+def device_of(options: argparse.Namespace) -> str:
+    """Return the device that ``--device`` names; "auto" takes a GPU where there is one."""
     import torch
 
-    if name != "auto":
-        return name
+    device: str = options.device
+    if device != "auto":
+        return device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -191,13 +191,14 @@ def _add_work(parser: argparse.ArgumentParser) -> None:
 
 
 def _twins(options: argparse.Namespace) -> int:
+    from bias_train.cli.inputs import device_of
     from datamodules.index import ShardIndex
     from datamodules.synthesis import Part, TwinJob, make_writer
     from datamodules.synthesis.extra import require_synthesis
     from datamodules.synthesis.pipelines import Generator
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    device = _device(options.device)
+    device = device_of(options)
     settings = settings_of(options, device)
     part = Part.parse(options.part) if options.part else Part() if options.finish else Part.of_slurm(os.environ)
     index = ShardIndex.load(options.shards)
@@ -434,14 +435,6 @@ def _hold_out(text: str | None) -> Any:
         return int(text)
     except ValueError:
         raise RunError(f"--hold-out {text}: give a caption's number, from 0, or random") from None
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 _RETRIEVERS = ("run", "model", "model_config", "hf_model")

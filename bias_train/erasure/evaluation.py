@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from bias_train.embeddings import Embeddings
 from bias_train.erasure.neighbourhood import Neighbourhood, neighbourhood
 from bias_train.erasure.probe import Separability, separability
 from bias_train.erasure.strength import FigureChoice
+from bias_train.files import json_value
 from bias_train.metrics.figure import Figure
 from bias_train.metrics.functional.retrieval import class_accuracy, retrieval
 from bias_train.metrics.functional.source import source_bias, source_bias_change
@@ -48,10 +48,10 @@ class Picture:
         """
         around = None if self.neighbours is None else {**asdict(self.neighbours), "gap": self.neighbours.gap}
         return {
-            "bias": [plain(asdict(figure)) for figure in self.bias],
-            "quality": [plain(asdict(figure)) for figure in self.quality],
-            "probe": plain(asdict(self.probe)) if probe else None,
-            "neighbourhood": None if around is None else plain(around),
+            "bias": [json_value(figure) for figure in self.bias],
+            "quality": [json_value(figure) for figure in self.quality],
+            "probe": json_value(self.probe) if probe else None,
+            "neighbourhood": None if around is None else json_value(around),
         }
 
 
@@ -164,8 +164,3 @@ def _quality(embeddings: Embeddings, bootstrap: Bootstrap | None) -> list[Figure
             figures = [figure for figure in figures if figure.name == "t2i_R"]
         found += [replace(figure, name=f"{figure.name}_{name}") for figure in figures]
     return found
-
-
-def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: None where a figure is undefined."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from bias_train.errors import RunError
+from bias_train.files import replacing
 from models.erasure import LinearEraser
 
 Erase = Callable[[NDArray[Any], int], NDArray[Any]]
@@ -67,18 +67,13 @@ def erase_file(
     def erase(rows: NDArray[Any], first: int) -> NDArray[Any]:
         return _erased(eraser, rows, first, source, renormalise)
 
-    partial = result.with_name(f".{os.getpid()}.partial.{result.name}")
     try:
-        result.parent.mkdir(parents=True, exist_ok=True)
-        count = kinds[source.suffix](source, partial, name, chunk, erase)
-        partial.replace(result)
+        with replacing(result) as partial:
+            return kinds[source.suffix](source, partial, name, chunk, erase)
     except (zipfile.BadZipFile, pa.ArrowException, EOFError) as error:
         raise RunError(f"{source}: cannot be read as {source.suffix} ({error})") from error
     except OSError as error:
         raise RunError(f"cannot write {result}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return count
 
 
 def _erased(eraser: LinearEraser, rows: NDArray[Any], first: int, source: Path, renormalise: bool) -> NDArray[Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
-from dataclasses import asdict, is_dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ from bias_train.errors import RunError
 from bias_train.explain.drawing import drawings_of
 from bias_train.explain.findings import Explanation
 from bias_train.explain.tables import Table, summary, tables_of
-from bias_train.files import write_json, write_text
+from bias_train.files import json_value, write_json, write_text
+from bias_train.reports.page import page_style
 
 PAGE = "explanation.html"
 
@@ -67,24 +66,14 @@ def as_json(found: Explanation) -> dict[str, Any]:
         "reversal",
         "notes",
     )
-    value: dict[str, Any] = {name: _plain(getattr(found, name)) for name in fields}
-    value["maps"] = [{"method": entry.method, "explained": _plain(list(entry.explained))} for entry in found.maps]
+    value: dict[str, Any] = {name: json_value(getattr(found, name)) for name in fields}
+    value["maps"] = [{"method": entry.method, "explained": json_value(list(entry.explained))} for entry in found.maps]
     if found.spectra is not None:
         value["spectra"] = [
             {"generator": found.spectra.sources[entry.generator], "paired": entry.paired, "peak": entry.peak}
             for entry in found.spectra.differences
         ]
     return value
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _long_tables(found: Explanation, embeddings: Embeddings) -> list[Table]:
@@ -121,5 +110,6 @@ def _page(found: Explanation, tables: list[Table], drawings: dict[str, tuple[str
         for name, (caption, data) in drawings.items()
     ]
     return environment.from_string(text).render(
-        title=title, counts=found.counts, notes=found.notes, tables=tables, pictures=pictures, summary=summary(found)
-    )
+        style=page_style(), title=title, counts=found.counts, notes=found.notes, tables=tables, pictures=pictures,
+        summary=summary(found),
+    )  # fmt: skip
