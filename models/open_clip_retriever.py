@@ -24,23 +24,30 @@ from torch import Tensor, nn
 from models.errors import ModelError
 from models.freeze import freeze_image, frozen_batch_norms, is_frozen
 from models.retriever import MAX_LOGIT_SCALE, Preprocess, Retriever
+from models.short_text import cut, encode, short_tower
 
 _IN_A_RUN = "retriever.model."
 """What precedes open_clip's names in the checkpoints that training writes."""
 
 
 class Tokenizer:
-    """open_clip's tokenizer with the context length of its model; picklable, and not copied with a model."""
+    """open_clip's tokenizer with the context length of its model; picklable, and not copied with a model.
 
-    def __init__(self, tokenizer: Any, context_length: int) -> None:
+    Attributes:
+        context_length: L.
+        short: cut behind the longest caption, see :mod:`models.short_text`.
+    """
+
+    def __init__(self, tokenizer: Any, context_length: int, short: bool = False) -> None:
         self._tokenizer = tokenizer
-        self.context_length = context_length
+        self.context_length, self.short = context_length, short
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
-        """Captions to int64 [B, L], cut or padded to ``context_length``."""
+        """Captions to int64 [B, L], cut or padded to ``context_length``, or to less where that is enough for all."""
         if not captions:
             return torch.zeros(0, self.context_length, dtype=torch.int64)
-        return cast(Tensor, self._tokenizer(list(captions), context_length=self.context_length))
+        tokens = cast(Tensor, self._tokenizer(list(captions), context_length=self.context_length))
+        return cut(tokens) if self.short else tokens
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tokenizer:
         return self
@@ -105,7 +112,8 @@ class OpenClipRetriever(Retriever):
         if path is not None:
             _load(self.model, path)
 
-        self.tokenize = Tokenizer(_tokenizer(known), int(self.model.context_length))
+        short = short_tower(self.model) is not None
+        self.tokenize = Tokenizer(_tokenizer(known), int(self.model.context_length), short)
         self.context_length = int(self.model.context_length)
         self.preprocess = _preprocess(self.model.visual)
         self._channels_last = channels_last
@@ -129,7 +137,8 @@ class OpenClipRetriever(Retriever):
         if compile:
             # In place: wrapping the towers would rename every weight, and with it every checkpoint.
             self.model.visual.compile()
-            (self.model.text if hasattr(self.model, "text") else self.model.transformer).compile()
+            tower = short_tower(self.model)
+            (tower.transformer if tower is not None else self.model.text).compile()
 
     def encode_image(self, images: Tensor) -> Tensor:
         """See :meth:`Retriever.encode_image`."""
@@ -149,7 +158,9 @@ class OpenClipRetriever(Retriever):
     def encode_text(self, tokens: Tensor) -> Tensor:
         """See :meth:`Retriever.encode_text`."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen_text):
-            return F.normalize(self.model.encode_text(tokens).float(), dim=-1)
+            tower = short_tower(self.model)
+            text = self.model.encode_text(tokens) if tower is None else encode(tower, tokens)
+            return F.normalize(text.float(), dim=-1)
 
     @property
     def logit_scale(self) -> Tensor:

@@ -63,9 +63,10 @@ class Retriever(nn.Module, ABC):
     Attributes:
         preprocess: what the data must do to a picture, and what :meth:`encode_image` does itself.
         embed_dim: D, the width of the shared space.
-        context_length: L, tokens a caption is padded or cut to.
-        tokenize: captions to int64 [B, L]. A small picklable callable of its own, not a method: it is sent to loader
-            workers, and a bound method would send the whole model along.
+        context_length: L, tokens a caption is cut to.
+        tokenize: captions to int64 [B, L], or to fewer columns where the tower needs no more for them. A small
+            picklable callable of its own, not a method: it is sent to loader workers, and a bound method would send
+            the whole model along.
     """
 
     preprocess: Preprocess
@@ -94,7 +95,7 @@ class Retriever(nn.Module, ABC):
         """Embed captions.
 
         Args:
-            tokens: [B, L] int64 from ``tokenize``.
+            tokens: [B, L] int64 from ``tokenize``, of at most ``context_length`` columns.
 
         Returns:
             [B, D] float32, L2-normalised.

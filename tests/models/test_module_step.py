@@ -101,7 +101,8 @@ def test_twins_are_not_encoded_where_no_loss_asks(tmp_path: Path) -> None:
 
 
 def test_repeated_captions_are_encoded_once_and_alike(tmp_path: Path) -> None:
-    retriever = tiny(tmp_path)
+    # Embeddings and their gradients are in single precision all the same; the tower is not to add to their rounding.
+    retriever = tiny(tmp_path).double()
     batch = make_batch(retriever)
     batch["tokens"] = batch["tokens"][[0, 1, 1, 0, 2, 2, 1, 0]]
     module = module_with(retriever, probe=Probe())
@@ -114,7 +115,7 @@ def test_repeated_captions_are_encoded_once_and_alike(tmp_path: Path) -> None:
     once = torch.autograd.grad((text * weight).sum(), retriever.model.token_embedding.weight)[0]
     each = torch.autograd.grad((encode(batch["tokens"]) * weight).sum(), retriever.model.token_embedding.weight)[0]
     torch.testing.assert_close(text, encode(batch["tokens"]))
-    torch.testing.assert_close(once, each)
+    torch.testing.assert_close(once, each, rtol=1.3e-6, atol=1e-5)
 
 
 def test_terms_are_weighted_summed_and_logged(tmp_path: Path) -> None:
