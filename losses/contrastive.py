@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -9,24 +10,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losses.base import Features, Loss, LossError
-from losses.options import one_of
+from losses.chunked import mean_over_rows
+from losses.options import at_least, one_of
 from losses.scores import cosine_matrix, own_column
 
 Duplicates = Literal["mask", "positive", "negative"]
 DUPLICATES: tuple[Duplicates, ...] = ("mask", "positive", "negative")
 
 
-def duplicate_mask(features: Features) -> Tensor:
+def duplicate_mask(features: Features, rows: slice | None = None) -> Tensor:
     """Which other rows of the global batch show, or say, what a local row does.
+
+    Args:
+        features: the batch.
+        rows: of the global batch; None takes the local ones, B of them.
 
     Returns:
         [B, N] bool: row j has row i's ``group`` or its ``caption_id``, and is not row i. The relation is symmetric, so
         the one mask serves image-to-text and text-to-image scores alike.
     """
-    local = features.local
-    same = features.group[local, None] == features.group[None, :]
-    same = same | (features.caption_id[local, None] == features.caption_id[None, :])
-    return same & ~own_column(features)
+    rows = rows or features.local
+    same = features.group[rows, None] == features.group[None, :]
+    same |= features.caption_id[rows, None] == features.caption_id[None, :]
+    own = torch.arange(rows.start, rows.stop, device=same.device)
+    same[own - rows.start, own] = False
+    return same
 
 
 class InfoNCE(Loss):
@@ -60,6 +68,8 @@ class InfoNCE(Loss):
               stronger, and right for class prompts, where every picture of the class fits; it also pulls pictures of a
               group to each other's captions.
             - ``"negative"``: push it away like any other; for comparison with code that does so.
+        chunk: score so many rows at a time, and never hold the [B, N] matrix; 0 holds it. The same value and gradient,
+            in a small part of the memory; the gradient cannot be differentiated again.
 
     Example:
         >>> import torch
@@ -72,15 +82,24 @@ class InfoNCE(Loss):
         tensor(0.5514)
     """
 
-    def __init__(self, duplicates: Duplicates = "mask") -> None:
+    def __init__(self, duplicates: Duplicates = "mask", chunk: int = 0) -> None:
         super().__init__()
         one_of(self, "duplicates", duplicates, DUPLICATES)
+        at_least(self, "chunk", chunk, 0)
         self.duplicates = duplicates
+        self.chunk = chunk
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return ``{"infonce": []}``: the mean over this rank's rows of both directions."""
         local = features.local
         scale = features.logit_scale
+        if self.chunk:
+            sides = (features.image, features.text), (features.text, features.image)
+            each = [
+                mean_over_rows(rows[local], columns, scale, None, partial(self._judge, features), self.chunk)
+                for rows, columns in sides
+            ]
+            return {"infonce": (each[0] + each[1]) / 2}
         image_to_text = scale * cosine_matrix(features.image[local], features.text)
         text_to_image = scale * cosine_matrix(features.text[local], features.image)
         loss = (self._cross_entropy(image_to_text, features) + self._cross_entropy(text_to_image, features)) / 2
@@ -97,6 +116,29 @@ class InfoNCE(Loss):
             logits = logits.masked_fill(duplicate_mask(features), float("-inf"))
         target = torch.arange(local.start, local.stop, device=logits.device)
         return F.cross_entropy(logits, target)
+
+    def _judge(self, features: Features, logits: Tensor, start: int) -> Tensor:
+        """What `_cross_entropy` does, for a few rows and with the gradient, see `losses.chunked.Judge`."""
+        first = features.local.start + start
+        row = torch.arange(len(logits), device=logits.device)
+        own = row + first
+        other = None
+        if self.duplicates != "negative":
+            other = duplicate_mask(features, slice(first, first + len(logits)))
+        share = torch.ones(len(logits), dtype=logits.dtype, device=logits.device)
+        wanted = logits[row, own]
+        if self.duplicates == "positive" and other is not None:
+            share /= 1 + other.sum(dim=1)
+            wanted = share * (wanted + torch.where(other, logits, 0.0).sum(dim=1))
+        elif other is not None:
+            logits.masked_fill_(other, float("-inf"))
+        largest = logits.amax(dim=1, keepdim=True)
+        total = logits.sub_(largest).exp_().sum(dim=1, keepdim=True)
+        logits.div_(total)
+        logits[row, own] -= share
+        if self.duplicates == "positive" and other is not None:
+            logits.sub_(other * share[:, None])
+        return (largest.squeeze(1) + total.squeeze(1).log() - wanted).sum()
 
 
 class SigLIP(Loss):
@@ -121,6 +163,7 @@ class SigLIP(Loss):
     Args:
         duplicates: another row of the same group or caption is left out (``"mask"``, default), fits too
             (``"positive"``), or does not fit (``"negative"``); see `InfoNCE`.
+        chunk: score so many rows at a time; 0 holds the whole matrix; see `InfoNCE`.
 
     Example:
         >>> import torch
@@ -134,10 +177,12 @@ class SigLIP(Loss):
         tensor(0.0134)
     """
 
-    def __init__(self, duplicates: Duplicates = "mask") -> None:
+    def __init__(self, duplicates: Duplicates = "mask", chunk: int = 0) -> None:
         super().__init__()
         one_of(self, "duplicates", duplicates, DUPLICATES)
+        at_least(self, "chunk", chunk, 0)
         self.duplicates = duplicates
+        self.chunk = chunk
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return ``{"siglip": []}``: this rank's pictures against all captions, a mean over the pictures.
@@ -151,7 +196,11 @@ class SigLIP(Loss):
                 "use an architecture that has one (open_clip: 'init_logit_bias' in the model's config), "
                 "or losses.InfoNCE"
             )
-        logits = features.logit_scale * cosine_matrix(features.image[features.local], features.text)
+        image, scale = features.image[features.local], features.logit_scale
+        if self.chunk:
+            judge = partial(self._judge, features)
+            return {"siglip": mean_over_rows(image, features.text, scale, features.logit_bias, judge, self.chunk)}
+        logits = scale * cosine_matrix(image, features.text)
         logits = logits + features.logit_bias
         fits = own_column(features)
         if self.duplicates == "positive":
@@ -160,3 +209,24 @@ class SigLIP(Loss):
         if self.duplicates == "mask":
             loss = loss.masked_fill(duplicate_mask(features), 0.0)
         return {"siglip": loss.sum(dim=1).mean()}
+
+    def _judge(self, features: Features, logits: Tensor, start: int) -> Tensor:
+        """What `forward` does, for a few rows and with the gradient, see `losses.chunked.Judge`."""
+        first = features.local.start + start
+        row = torch.arange(len(logits), device=logits.device)
+        fits = torch.zeros_like(logits, dtype=torch.bool)
+        other = fits
+        if self.duplicates != "negative":
+            other = duplicate_mask(features, slice(first, first + len(logits)))
+        if self.duplicates == "positive":
+            fits = other.clone()
+        fits[row, row + first] = True
+        # softplus(x) has the derivative sigmoid(x); x is the logit's negative where the pair fits.
+        against = torch.where(fits, -logits, logits)
+        loss = F.softplus(against)
+        gradient = against.sigmoid_()
+        if self.duplicates == "mask":
+            loss.masked_fill_(other, 0.0)
+            gradient.masked_fill_(other, 0.0)
+        torch.where(fits, -gradient, gradient, out=logits)
+        return loss.sum()
