@@ -10,16 +10,14 @@ reading of the file included; memory is the most that was resident, as the syste
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import machine
 import numpy as np
+from fresh_process import measure_process
 from tables import add_output, markdown, put_out
 
 SECONDS, BYTES = 60.0, 2e9
@@ -63,20 +61,7 @@ def write_vectors(path: Path, photos: int, captions: int, twins: int, generators
 def measure_once(vectors: Path, folder: Path, cores: int, extra: list[str]) -> dict[str, float]:
     """Audit in a fresh process; return seconds, seconds of processor time, and the most bytes that were resident."""
     command = [str(Path(sys.executable).with_name("bias-train")), "audit", "source", "--embeddings", str(vectors)]
-    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [*command, "--output", str(folder), *extra],
-        stdout=subprocess.DEVNULL,
-        env=environment,
-        preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores]),
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed with {process.returncode}")
-    return {"seconds": seconds, "cpu_seconds": usage.ru_utime + usage.ru_stime, "bytes": usage.ru_maxrss * 1024}
+    return measure_process([*command, "--output", str(folder), *extra], cores)
 
 
 def measure(folder: Path, cores: int, rounds: int) -> dict[str, Any]:

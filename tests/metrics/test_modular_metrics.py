@@ -12,8 +12,10 @@ import torch.multiprocessing as mp
 
 from bias_train.metrics.embedding import EmbeddingMetric
 from bias_train.metrics.functional.retrieval import retrieval
+from bias_train.metrics.functional.social.word_bias import word_bias
 from bias_train.metrics.functional.source import source_bias
 from bias_train.metrics.retrieval import RetrievalMetrics
+from bias_train.metrics.social import SocialBias
 from bias_train.metrics.source import SourceBias
 from bias_train.stats import Bootstrap
 
@@ -32,6 +34,7 @@ def table() -> dict[str, torch.Tensor]:
         "image": rows + 0.5 * torch.randn(rows.shape, generator=generator),
         "image_target": torch.cat([target, target]),
         "image_source": torch.arange(2).repeat_interleave(PAIRS),
+        "image_group": torch.arange(2 * PAIRS) % 3,
     }
 
 
@@ -43,6 +46,7 @@ def metrics() -> dict[str, EmbeddingMetric]:
             target_names=[f"scene {i}" for i in range(PAIRS)],
         ),
         "retrieval": RetrievalMetrics(bootstrap=Bootstrap(50)),
+        "social": SocialBias(3, (4,), bootstrap=Bootstrap(50), floor_draws=50),
     }  # fmt: skip
 
 
@@ -55,21 +59,23 @@ def functional() -> dict[str, list[Any]]:
         "label": source_bias(*ids, data["image_source"], ks=(1, 4), precision_ks=(3,), relevance="label",
                              bootstrap=Bootstrap(50), target_names=[f"scene {i}" for i in range(PAIRS)]),
         "retrieval": retrieval(*ids, bootstrap=Bootstrap(50)),
+        "social": word_bias(*ids[:2], data["image_group"], 3, ks=(4,), bootstrap=Bootstrap(50),
+                            floor_draws=50).figures(),
     }  # fmt: skip
 
 
 def feed(metric: EmbeddingMetric, *, images: torch.Tensor | None = None, texts: torch.Tensor | None = None) -> None:
     """Give the metric these rows of the table, in this order."""
-    data, source = table(), isinstance(metric, SourceBias)
+    data = table()
     if images is not None:
-        extra = {"image_source": data["image_source"][images]} if source else {}
-        metric.update(image=data["image"][images], image_id=images, image_target=data["image_target"][images], **extra)
+        columns = {f"image_{name}": data[f"image_{name}"][images] for name in metric.image_columns}
+        metric.update(image=data["image"][images], image_id=images, **columns)
     if texts is not None:
-        extra = {"query_slot": data["query_slot"][texts]} if source else {}
-        metric.update(text=data["text"][texts], query_id=texts, query_target=data["query_target"][texts], **extra)
+        columns = {f"query_{name}": data[f"query_{name}"][texts] for name in metric.text_columns}
+        metric.update(text=data["text"][texts], query_id=texts, **columns)
 
 
-@pytest.mark.parametrize("name", ["pair", "label", "retrieval"])
+@pytest.mark.parametrize("name", ["pair", "label", "retrieval", "social"])
 def test_pieces_in_any_order_with_repeats_equal_the_function(name: str) -> None:
     metric = metrics()[name]
     order = torch.randperm(2 * PAIRS, generator=torch.Generator().manual_seed(1))

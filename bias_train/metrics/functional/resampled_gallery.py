@@ -97,7 +97,7 @@ def resampled_top_counts(
 
 
 def resampled_win_rate(
-    scores: NDArray[np.float32], generated: NDArray[np.bool_], counts: NDArray[np.integer]
+    scores: NDArray[np.floating], generated: NDArray[np.bool_], counts: NDArray[np.integer]
 ) -> Floats:
     """Chance that a random generated picture scores above a random real one, in every resample.
 
