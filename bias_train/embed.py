@@ -17,7 +17,6 @@ from datamodules.workers import end_with_trainer, worker_context
 from models.retriever import Retriever
 
 
-@torch.inference_mode()
 def embed_shards(
     retriever: Retriever,
     shards: Sequence[str],
@@ -51,10 +50,37 @@ def embed_shards(
     """
     catalogue = Catalogue.of([ShardIndex.load(location) for location in shards])
     asked = evaluation_set(catalogue, relevance=relevance, prompts=prompts, limit=limit, seed=seed)
+    image = embed_pictures(retriever, asked, batch_size=batch_size, workers=workers, device=device)
+    return as_embeddings(asked, image, embed_texts(retriever, asked.queries, batch_size=4 * batch_size, device=device))
+
+
+@torch.inference_mode()
+def embed_pictures(
+    retriever: Retriever,
+    asked: EvaluationSet,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """Embed the pictures of an evaluation set.
+
+    Args:
+        retriever: the dual encoder; moved to ``device`` and put into evaluation mode.
+        asked: whose pictures.
+        batch_size: pictures at once.
+        workers: loader processes.
+        device: where to compute.
+
+    Returns:
+        [M, D] float32 on the CPU, L2-normalised, in the set's order.
+
+    Raises:
+        DataError: for a picture that cannot be decoded.
+    """
     retriever = retriever.to(device).eval()
-    stream = EvaluationStream(asked, retriever.image_size, batch_size)
     loader = DataLoader(
-        stream,
+        EvaluationStream(asked, retriever.image_size, batch_size),
         batch_size=None,
         num_workers=workers,
         worker_init_fn=end_with_trainer,
@@ -63,10 +89,27 @@ def embed_shards(
     image = torch.empty(len(asked), retriever.embed_dim)
     for batch in loader:
         image[batch["index"]] = retriever.encode_image(batch["image"].to(device)).float().cpu()
-    several = 4 * batch_size
-    texts = [asked.queries[start : start + several] for start in range(0, len(asked.queries), several)]
-    text = torch.cat([retriever.encode_text(retriever.tokenize(part).to(device)).float().cpu() for part in texts])
-    return as_embeddings(asked, image, text)
+    return image
+
+
+@torch.inference_mode()
+def embed_texts(
+    retriever: Retriever, texts: Sequence[str], *, batch_size: int = 256, device: str | torch.device = "cpu"
+) -> Tensor:
+    """Embed texts.
+
+    Args:
+        retriever: the dual encoder; moved to ``device`` and put into evaluation mode.
+        texts: [Q], at least one.
+        batch_size: texts at once.
+        device: where to compute.
+
+    Returns:
+        [Q, D] float32 on the CPU, L2-normalised.
+    """
+    retriever = retriever.to(device).eval()
+    parts = [list(texts[start : start + batch_size]) for start in range(0, len(texts), batch_size)]
+    return torch.cat([retriever.encode_text(retriever.tokenize(part).to(device)).float().cpu() for part in parts])
 
 
 def as_embeddings(asked: EvaluationSet, image: Tensor, text: Tensor | None) -> Embeddings:

@@ -6,7 +6,7 @@ any other system that can write arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bias_train.arrays import checked_texts, checked_vectors, read_arrays, read_sides, write_file
 from bias_train.errors import RunError
-from bias_train.files import replacing
 
 Ints = NDArray[np.int64]
 Relevance = Literal["pair", "label"]
@@ -112,23 +112,7 @@ def load_embeddings(path: str | Path) -> Embeddings:
         RunError: naming file and array, for what is missing, of another length, or not finite.
     """
     path = Path(path)
-    if path.is_dir():
-        arrays = {file.stem: _array(file) for file in sorted(path.glob("*.npy"))}
-        if not arrays:
-            raise RunError(f"{path}: holds no .npy files; name them as the arrays, such as image.npy and text.npy")
-    elif not path.is_file():
-        raise RunError(f"{path}: there is no such file or folder of embeddings")
-    elif path.suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path}: cannot be read as .npz ({error})") from error
-    elif path.suffix == ".parquet":
-        arrays = _from_parquet(path)
-    else:
-        raise RunError(f"{path}: embeddings are read from .npz, .parquet or a folder of .npy files")
-    return _checked(path, arrays)
+    return _checked(path, read_arrays(path, _from_parquet))
 
 
 def save_embeddings(path: str | Path, embeddings: Embeddings) -> None:
@@ -141,22 +125,13 @@ def save_embeddings(path: str | Path, embeddings: Embeddings) -> None:
     Raises:
         RunError: for another ending, or where the file cannot be written.
     """
-    path = Path(path)
-    writers: dict[str, Callable[[Path, Embeddings], None]] = {".npz": _to_npz, ".parquet": _to_parquet}
-    if path.suffix not in writers:
-        raise RunError(f"{path}: end the file's name in .npz or .parquet, which chooses its form")
-    try:
-        with replacing(path) as partial:
-            writers[path.suffix](partial, embeddings)
-    except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _array(path: Path) -> NDArray[Any]:
-    try:
-        return cast(NDArray[Any], np.load(path, allow_pickle=False))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read as .npy ({error})") from error
+    write_file(
+        path,
+        {
+            ".npz": lambda partial: _to_npz(partial, embeddings),
+            ".parquet": lambda partial: _to_parquet(partial, embeddings),
+        },
+    )
 
 
 def _checked(path: Path, found: Mapping[str, NDArray[Any]]) -> Embeddings:
@@ -169,10 +144,11 @@ def _checked(path: Path, found: Mapping[str, NDArray[Any]]) -> Embeddings:
     for needed in ("image", "image_source"):
         if needed not in arrays:
             raise RunError(f"{path}: has no array {needed!r}; it holds {', '.join(sorted(found)) or 'none'}")
-    image = _vectors(path, "image", arrays["image"])
+    image = checked_vectors(path, "image", arrays["image"])
     count = len(image)
     code, sources = _sources(path, arrays["image_source"], arrays.get("sources"))
-    text = _vectors(path, "text", arrays["text"]) if arrays.get("text") is not None and arrays["text"].size else None
+    asked_with = arrays.get("text")
+    text = None if asked_with is None or not asked_with.size else checked_vectors(path, "text", asked_with)
     if text is not None and text.shape[1] != image.shape[1]:
         raise RunError(f"{path}: text has {text.shape[1]} dimensions and image {image.shape[1]}: not one space")
     asked = 0 if text is None else len(text)
@@ -186,8 +162,8 @@ def _checked(path: Path, found: Mapping[str, NDArray[Any]]) -> Embeddings:
     if len(code) != count:
         raise RunError(f"{path}: image_source has {len(code)} entries, but there are {count} pictures")
     texts = {
-        "image_key": _texts(path, "image_key", arrays.get("image_key", np.arange(count)), count),
-        "query": _texts(path, "query", arrays.get("query", np.full(asked, "")), asked),
+        "image_key": checked_texts(path, "image_key", arrays.get("image_key", np.arange(count)), count),
+        "query": checked_texts(path, "query", arrays.get("query", np.full(asked, "")), asked),
     }
     relevance = "".join(str(word) for word in np.atleast_1d(arrays.get("relevance", np.array(""))).tolist())
     if relevance not in ("", "pair", "label"):
@@ -212,15 +188,6 @@ def _checked(path: Path, found: Mapping[str, NDArray[Any]]) -> Embeddings:
 def _several_photos(target: Ints, source: Ints) -> bool:
     photos = target[(source == 0) & (target >= 0)]
     return len(photos) > len(np.unique(photos))
-
-
-def _vectors(path: Path, name: str, array: NDArray[Any]) -> Tensor:
-    if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
-        raise RunError(f"{path}: {name} is {array.dtype} of shape {list(array.shape)}; it must be floats [rows, width]")
-    broken = np.flatnonzero(~np.isfinite(array).all(axis=1))
-    if len(broken):
-        raise RunError(f"{path}: {name} row {broken[0]} is not finite ({len(broken)} such rows)")
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
 def _sources(path: Path, given: NDArray[Any], names: NDArray[Any] | None) -> tuple[Ints, tuple[str, ...]]:
@@ -252,12 +219,6 @@ def _ids(path: Path, name: str, array: NDArray[Any], rows: int) -> Ints:
 
 def _whole(array: NDArray[Any]) -> bool:
     return bool(np.issubdtype(array.dtype, np.floating) and np.all(array == np.round(array)))
-
-
-def _texts(path: Path, name: str, array: NDArray[Any], rows: int) -> tuple[str, ...]:
-    if array.shape != (rows,):
-        raise RunError(f"{path}: {name} has shape {list(array.shape)}; it must have {rows} entries")
-    return tuple(str(entry) for entry in array.tolist())
 
 
 def _to_npz(path: Path, embeddings: Embeddings) -> None:
@@ -292,23 +253,8 @@ def _to_parquet(path: Path, embeddings: Embeddings) -> None:
 
 
 def _from_parquet(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path}: cannot be read as parquet ({error})") from error
-    for needed in ("side", "embedding", "source", "target"):
-        if needed not in table.column_names:
-            raise RunError(f"{path}: has no column {needed!r}; it has {', '.join(table.column_names)}")
-    side = np.asarray(table["side"].to_pylist(), dtype=np.str_)
-    lists = table["embedding"].combine_chunks()
-    lists = lists.chunk(0) if isinstance(lists, pa.ChunkedArray) else lists
-    flat = lists.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
-    if len(table) == 0 or len(flat) % len(table):
-        raise RunError(f"{path}: the lists of column 'embedding' are not all of one length")
-    vectors = flat.reshape(len(table), -1)
-    image, text = side == "image", side == "text"
-    if not (image | text).all():
-        raise RunError(f"{path}: column 'side' holds {side[~(image | text)][0]!r}; choose image or text")
+    table, vectors, image = read_sides(path, ("source", "target"))
+    text = ~image
 
     def column(name: str, rows: NDArray[np.bool_]) -> NDArray[Any] | None:
         return None if name not in table.column_names else np.asarray(table[name].filter(pa.array(rows)).to_pylist())

@@ -121,6 +121,16 @@ def _add_import(commands: Any) -> None:
         "first by name)",
     )
 
+    faces = _add_layout(
+        layouts,
+        "faces",
+        _read_faces,
+        "pictures of people with their groups: FairFace's tables, UTKFace's file names, any table of attributes",
+        "bias-train shards import faces fairface/ shards/fairface --labels fairface_label_val.csv",
+    )
+    _add_source(faces)
+    _add_groups(faces)
+
     pairs = _add_layout(
         layouts,
         "pairs",
@@ -195,6 +205,27 @@ def _add_twins(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=PATH",
         help="a generator and its folder or tar of twins, called like the photos; may be given several times",
+    )
+
+
+def _add_groups(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="table of files and groups, on disk or in INPUT; may be given several times (default: those that INPUT "
+        "holds, else the file names, else the tables called *label*.csv beside it)",
+    )
+    parser.add_argument(
+        "--attributes", nargs="+", metavar="COLUMN", help="columns that say groups (default: race, gender and age)"
+    )
+    parser.add_argument(
+        "--template",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="caption of every picture, such as 'a photo of a person'; may be given several times (default: none)",
     )
 
 
@@ -274,6 +305,20 @@ def _read_twins(options: argparse.Namespace, image_format: ImageFormat) -> Colle
     return read_twins(open_tree(options.input), trees, options.captions, key_prefix=options.key_prefix)
 
 
+def _read_faces(options: argparse.Namespace, image_format: ImageFormat) -> Collection:
+    from datamodules.importers import open_tree, read_faces
+
+    found = read_faces(
+        open_tree(options.input),
+        options.labels,
+        attributes=options.attributes,
+        templates=options.template,
+        source=options.source,
+        key_prefix=options.key_prefix,
+    )
+    return _free_to_split(found, options)
+
+
 def _read_pairs(options: argparse.Namespace, image_format: ImageFormat) -> Collection:
     from datamodules.importers import read_pairs
 
@@ -287,6 +332,10 @@ def _read_pairs(options: argparse.Namespace, image_format: ImageFormat) -> Colle
         identity=options.id,
         key_prefix=options.key_prefix,
     )
+    return _free_to_split(found, options)
+
+
+def _free_to_split(found: Collection, options: argparse.Namespace) -> Collection:
     if options.split is None and len(found.splits) == 1:
         # Public sets often call all that there is "train"; it is then free to be split.
         found.records[:] = [replace(record, split="") for record in found.records]

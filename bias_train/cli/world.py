@@ -22,23 +22,50 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--fingerprint", type=float, default=3.0, help="RMS of their fingerprint in grey levels (default: %(default)s)"
     )
+    parser.add_argument(
+        "--people",
+        action="store_true",
+        help="robots in two coats instead, of whom neutral words are said unevenly; OUT also gets the words with their "
+        "planted strengths (words.csv) and prompts that name the groups (group_prompts.json)",
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=0.9,
+        help="with --people: of the strongest association, 0 to 1; 0 plants none (default: %(default)s)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the shards that OUT holds")
     options = parser.parse_args(argv)
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from datamodules.world import World, WorldGenerator, write_world
+    from datamodules.world import World, WorldGenerator, WorldPeople, planted_strengths, write_people_world, write_world
 
-    generator = WorldGenerator("world-gen", options.fingerprint, options.cleanliness)
-    world = World(seed=options.seed, size=options.size, generators=(generator,))
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as progress:
         task = progress.add_task(f"rendering {options.out}", total=options.samples)
-        write_world(
-            options.out,
-            samples=options.samples,
-            world=world,
-            split_offset=options.offset,
-            overwrite=options.overwrite,
-            on_sample=lambda done: progress.update(task, completed=done),
-        )
+
+        def advance(done: int) -> None:
+            progress.update(task, completed=done)
+
+        if options.people:
+            write_people_world(
+                options.out,
+                samples=options.samples,
+                people=WorldPeople(planted_strengths(options.strength)),
+                seed=options.seed,
+                size=options.size,
+                split_offset=options.offset,
+                overwrite=options.overwrite,
+                on_sample=advance,
+            )
+        else:
+            generator = WorldGenerator("world-gen", options.fingerprint, options.cleanliness)
+            write_world(
+                options.out,
+                samples=options.samples,
+                world=World(seed=options.seed, size=options.size, generators=(generator,)),
+                split_offset=options.offset,
+                overwrite=options.overwrite,
+                on_sample=advance,
+            )
     return 0

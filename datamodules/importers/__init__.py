@@ -3,6 +3,7 @@
 from datamodules.importers.captions import read_captions
 from datamodules.importers.classes import read_classes
 from datamodules.importers.coco import read_coco
+from datamodules.importers.faces import read_faces
 from datamodules.importers.files import FileTree, open_tree
 from datamodules.importers.paired_rows import fetch_pictures, read_pairs
 from datamodules.importers.records import Collection, Record, attach_twins, hold_out, write_collection
@@ -19,6 +20,7 @@ __all__ = [
     "read_captions",
     "read_classes",
     "read_coco",
+    "read_faces",
     "read_pairs",
     "read_scenes",
     "read_twins",

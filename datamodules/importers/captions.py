@@ -16,7 +16,7 @@ from datamodules.importers.files import FileTree, Picture, suffix, without_suffi
 from datamodules.importers.records import Collection, Keys, Record
 from datamodules.sample import REAL, Sample
 
-_IMAGE = ("image", "file_name", "filename", "image_name", "file", "filepath", "path", "img", "image_path")
+IMAGE_COLUMNS = ("image", "file_name", "filename", "image_name", "file", "filepath", "path", "img", "image_path")
 _CAPTION = ("caption", "captions", "text", "comment", "prompt", "title", "sentence", "sentences", "description")
 _TABLES = frozenset({".csv", ".tsv", ".txt", ".json", ".jsonl"})
 
@@ -147,7 +147,7 @@ def _rows(name: str, data: bytes) -> Iterator[_Row]:
     delimiter = max("\t|,;", key=first.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     columns = {(column or "").strip().lower(): column for column in reader.fieldnames or ()}
-    _column(columns, _IMAGE, name)
+    _column(columns, IMAGE_COLUMNS, name)
     _column(columns, _CAPTION, name)
     try:
         for row in reader:
@@ -161,7 +161,7 @@ def _column(names: Any, candidates: tuple[str, ...], where: str) -> str:
     for candidate in candidates:
         if candidate in names:
             return candidate
-    what = "picture" if candidates is _IMAGE else "caption"
+    what = "picture" if candidates is IMAGE_COLUMNS else "caption"
     raise DataError(
         f"{where}: no column or field for the {what}; call it {candidates[0]!r} (found: {', '.join(map(str, names))})"
     )
@@ -170,7 +170,7 @@ def _column(names: Any, candidates: tuple[str, ...], where: str) -> str:
 def _record(row: Any, where: str) -> _Row:
     if not isinstance(row, dict):
         raise DataError(f"{where}: must be an object with picture and caption, not {row!r}"[:400])
-    image = row[_column(row, _IMAGE, where)]
+    image = row[_column(row, IMAGE_COLUMNS, where)]
     if not isinstance(image, str) or not image.strip():
         raise DataError(f"{where}: the picture's name is {image!r}")
     captions = _texts(row[_column(row, _CAPTION, where)], where)

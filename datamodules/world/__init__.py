@@ -1,10 +1,12 @@
 """The embedded world: small rendered pictures whose biases are planted, so that metrics can be checked against truth.
 
 `scene` says what is there, `draw` rasterises it, `photo` and `generator` turn it into a photo or a generated twin,
-`captions` finds the words, `world` numbers and seeds it all, `write` makes shards of it.
+`captions` finds the words, `world` numbers and seeds it all, `write` makes shards of it. `people` brings its own scenes
+and words.
 """
 
 from datamodules.world.generator import WorldGenerator, fingerprint
+from datamodules.world.people import WorldPeople, planted_strengths, read_strengths, write_people_world
 from datamodules.world.scene import Composer, Scene, Thing, compose_everyday
 from datamodules.world.world import World
 from datamodules.world.write import ViewMaker, WorldTruth, twins, write_world
@@ -16,9 +18,13 @@ __all__ = [
     "ViewMaker",
     "World",
     "WorldGenerator",
+    "WorldPeople",
     "WorldTruth",
     "compose_everyday",
     "fingerprint",
+    "planted_strengths",
+    "read_strengths",
     "twins",
+    "write_people_world",
     "write_world",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,14 @@ from datamodules.world.scene import Composer, Scene, compose_everyday
 # Each purpose has a random stream of its own, so that asking for one thing never moves another.
 _SCENE, _CAPTIONS, _PICTURE = range(3)
 
+Teller = Callable[[Scene, np.random.Generator, int], tuple[str, ...]]
+"""Writes so many captions of a scene. Another axis plants its bias in the words by bringing its own teller."""
+
+
+def no_facts(scene: Scene) -> dict[str, Any]:
+    """Nothing beyond the scene itself."""
+    return {}
+
 
 @dataclass(frozen=True)
 class World:
@@ -29,6 +38,8 @@ class World:
         generators: The pretended image generators, at most one of a name.
         compose: Draws the scenes' content.
         captions_per_scene: How many captions each scene has, 1 to 6.
+        tell: Writes the captions.
+        facts: What else a written sample's meta says of a scene, such as the groups of people.
 
     Example:
         >>> world = World(seed=1)
@@ -42,6 +53,8 @@ class World:
     generators: Sequence[WorldGenerator] = field(default_factory=lambda: (WorldGenerator(),))
     compose: Composer = compose_everyday
     captions_per_scene: int = 5
+    tell: Teller = words.captions
+    facts: Callable[[Scene], Mapping[str, Any]] = no_facts
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -61,8 +74,8 @@ class World:
         return self.compose(index, self._rng(index, _SCENE))
 
     def captions(self, scene: Scene) -> tuple[str, ...]:
-        """The scene's captions, the fullest first; see `datamodules.world.captions.captions`."""
-        return words.captions(scene, self._rng(scene.index, _CAPTIONS), self.captions_per_scene)
+        """The scene's captions, the fullest first; see `datamodules.world.captions.captions` for everyday scenes."""
+        return self.tell(scene, self._rng(scene.index, _CAPTIONS), self.captions_per_scene)
 
     def render(self, scene: Scene, source: str = REAL) -> Image:
         """A picture of the scene.

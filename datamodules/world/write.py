@@ -99,7 +99,7 @@ def _write_scene(writer: ShardWriter, world: World, scene: Scene, anchor: str, m
         label=scene.place,
         group=scene.description,
         views={name: view for name, (_, view) in made.items()},
-        meta={"world": {"seed": world.seed, "size": world.size}, "scene": scene.to_json()},
+        meta={"world": {"seed": world.seed, "size": world.size}, "scene": scene.to_json(), **world.facts(scene)},
     )
     writer.write(sample, world.render(scene, anchor), {name: image for name, (image, _) in made.items()})
 

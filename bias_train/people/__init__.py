@@ -1,0 +1,1 @@
+"""Pictures of people, neutral words and prompts that name groups, as vectors."""
