@@ -10,18 +10,21 @@ from pathlib import Path
 
 from bias_train.metrics.figure import Figure
 
+SOCIAL = "social"
+
 
 @dataclass(frozen=True)
 class Record:
     """One evaluated figure and the conditions that it holds under.
 
     Attributes:
-        axis: "source", "retrieval", and other axes to come.
+        axis: "source", "retrieval", "social", and other axes to come.
         name: of the metric, such as "relative_delta_R".
         k: cut-off, None where the metric has none.
         ratio: share of generated pictures in the gallery.
         generator: which generator's pictures the gallery holds; "all" for every one.
-        label: class name for a figure of one class, else empty.
+        label: class name for a figure of one class, else empty; on the social axis the attribute by which people are
+            grouped.
         step: optimiser step that it was measured at.
         value: the figure.
         low: lower end of its 95 % interval, NaN where none was computed.
@@ -47,12 +50,22 @@ class Record:
 
     @property
     def key(self) -> str:
-        """The name under which loggers get it: ``bias/<axis>/<metric>@k/ratio=r[/generator=g]``."""
+        """The name under which loggers get it: ``bias/<axis>/<metric>@k/ratio=r[/generator=g]``.
+
+        On the social axis, ``bias/social/<metric>@k/attribute=race_x_gender``.
+        """
         root = "retrieval" if self.axis == "retrieval" else f"bias/{self.axis}"
         metric = self.name if self.k is None else f"{self.name}@{self.k}"
+        if self.axis == SOCIAL:
+            return f"{root}/{metric}/attribute={self.label.replace(' ', '_')}"
         generator = "" if self.generator == "all" else f"/generator={self.generator}"
         label = f"/label={self.label}" if self.label else ""
         return f"{root}/{metric}/ratio={self.ratio:g}{generator}{label}"
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether it goes to the loggers: figures of one class are too many."""
+        return not self.label or self.axis == SOCIAL
 
 
 def record(

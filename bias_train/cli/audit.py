@@ -1,4 +1,4 @@
-"""``bias-train audit``: how much a finished retriever prefers generated pictures, with intervals and tests."""
+"""``bias-train audit``: the bias of a finished retriever, with intervals and tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bias_train.cli.audit_social import add_social
 from bias_train.cli.inputs import add_inputs, embeddings_of
 from bias_train.errors import RunError
 
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument("--json", metavar="-", choices=("-",), help="print the JSON and nothing else")
     output.add_argument("--title", help="heading of the report")
     source.set_defaults(command=_source)
+    add_social(commands)
     return parser
 
 

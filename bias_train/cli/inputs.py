@@ -47,8 +47,8 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
     pictures.add_argument(
         "--prompt", action="append", metavar="TEXT", help="class prompt with {label}; may be repeated"
     )
-    pictures.add_argument("--limit", type=_positive, metavar="N", help="at most N samples of each source")
-    pictures.add_argument("--batch-size", type=_positive, default=64, metavar="N")
+    pictures.add_argument("--limit", type=positive, metavar="N", help="at most N samples of each source")
+    pictures.add_argument("--batch-size", type=positive, default=64, metavar="N")
     pictures.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes")
     pictures.add_argument("--device", default="auto", help="cpu, cuda or auto (the default)")
     pictures.add_argument("--seed", type=int, default=0)
@@ -159,7 +159,8 @@ def device_of(options: argparse.Namespace) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Read a whole number of 1 or more; for ``type`` of an option."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: give 1 or more")

@@ -105,6 +105,7 @@ def sections(names: Sequence[str], gallery_ratio: float = 0.5) -> list[Section]:
     axes = list(dict.fromkeys(figure.axis for figure in shown if figure.axis != "retrieval"))
     retrieval = _headlines([f for f in shown if f.axis == "retrieval" and f.ratio == 0 and f.generator is None])
     found = [_axis(axis, [f for f in shown if f.axis == axis], gallery_ratio) for axis in axes]
+    found.append(_social(names))
     pareto = tuple(
         Panel("scatter", f"{bias.title} against {quality.title}", (bias.name,), quality.name)
         for axis in axes
@@ -145,6 +146,18 @@ def _axis(axis: str, figures: Sequence[_Figure], gallery_ratio: float) -> Sectio
     if axis in TABLES:
         panels.append(Panel("table", "example rankings", (TABLES[axis],)))
     return Section(f"Bias: {axis}", tuple(panels))
+
+
+def _social(names: Sequence[str]) -> Section:
+    """A line for each attribute of people: their gallery has no share of generated pictures to be set against."""
+    figures = [(name.split("/")[2], name) for name in names if name.startswith("bias/social/")]
+    return Section(
+        "Bias: social",
+        tuple(
+            Panel("line", f"{metric} by attribute", tuple(name for other, name in figures if other == metric))
+            for metric in dict.fromkeys(metric for metric, _ in figures)
+        ),
+    )
 
 
 def _at(figures: Sequence[_Figure], axis: str, ratio: float) -> list[_Figure]:

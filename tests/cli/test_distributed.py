@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from datamodules.world import WorldPeople, write_people_world
+
 TWO = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.num_workers=0"]
 
 
@@ -42,10 +44,21 @@ def assert_equal_runs(one: Path, two: Path) -> None:
 
 
 def test_two_processes_train_what_one_does(config: Path, tmp_path: Path) -> None:
-    run("fit", "--config", str(config), "--run_dir", "one", cwd=tmp_path)
-    run("fit", "--config", str(config), "--run_dir", "two", *TWO, cwd=tmp_path)
+    # Also the pictures of people, which ranks share: 35 in batches of 8 leave one rank a batch less.
+    write_people_world(tmp_path / "people", samples=35, people=WorldPeople())
+    given = {"shards": ["people"], "words": "people/words.csv", "ks": [10], "minimum": 5, "batch_size": 8}
+    callback = {"class_path": "bias_train.callbacks.social_bias.SocialBias", "init_args": given}
+    people = f"--trainer.callbacks+={json.dumps(callback)}"
+    run("fit", "--config", str(config), "--run_dir", "one", people, cwd=tmp_path)
+    run("fit", "--config", str(config), "--run_dir", "two", people, *TWO, cwd=tmp_path)
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["world_size"] == 2
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
+    social = [
+        [float(row["value"]) for row in rows(tmp_path / name / "records.csv") if row["name"] == "abs_association"]
+        for name in ("one", "two")
+    ]
+    assert len(social[0]) == 2 * 2  # two evaluations by two attributes
+    assert social[1] == pytest.approx(social[0], abs=0.02)
 
 
 def test_a_cell_of_a_sweep_may_train_on_two_processes(config: Path, tmp_path: Path) -> None:
