@@ -78,7 +78,7 @@ def add_social(commands: Any) -> None:
     figures.add_argument("--level", type=float, default=0.95, help="of the intervals (default: 0.95)")
     figures.add_argument(
         "--permutations", type=int, default=0, metavar="N",
-        help="relabellings behind each p (default: 0, a curve with the moments of all of them, which has small p-values, too)",
+        help="relabellings behind each p (default: 0, a curve with all relabellings' moments)",
     )  # fmt: skip
     figures.add_argument(
         "--adjust", choices=("bh", "holm", "none"), default="bh", help="p-values for all words and groups (default: bh)"
