@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from datamodules.errors import DataError
 from datamodules.evaluation import EvaluationSet, EvaluationStream, Relevance, evaluation_set
 from datamodules.fingerprint import plan_differences
 from datamodules.index import ShardIndex
+from datamodules.picture_ring import make_ring
 from datamodules.plan import Composition, MixingPlan, MixSpec, Mode
 from datamodules.remote import CacheOptions, Location, is_remote
 from datamodules.stream import MixedStream, Tokenize
@@ -164,14 +166,31 @@ class MixedSourceDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Return an endless loader that starts where the trainer stands."""
-        assert self.plan is not None
         assert self.image_size is not None
         rank, world_size = self._place()
         self.start = self._batches_done()
-        stream = MixedStream(
+        stream = self._stream(rank, world_size)
+        loader = self._loader(stream)
+        if self.num_workers > 0:
+            assert loader.prefetch_factor is not None
+            most = self._most_pictures(world_size)
+            stream.ring = make_ring(self.num_workers, loader.prefetch_factor, most, self.image_size)
+        return loader
+
+    def _stream(self, rank: int, world_size: int) -> MixedStream:
+        assert self.plan is not None
+        assert self.image_size is not None
+        return MixedStream(
             self.plan, self.image_size, self.tokenize, self.augment, rank, world_size, self.start, *self._local_place()
         )
-        return self._loader(stream)
+
+    def _most_pictures(self, world_size: int) -> int:
+        """How many pictures a device batch holds at most."""
+        assert self.plan is not None
+        own = self.spec.batch_size // world_size
+        # Each block of a batch has its share of twins, rounded up at most.
+        twins = min(own, math.ceil(own * self.twin_share) + self.plan.blocks) if self.twin_share > 0 else 0
+        return own + twins
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
         """Return this rank's part of the evaluation's pictures; nothing where ``data.val`` is empty."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,10 +16,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 from datamodules.decode import Augmentation, Crop, Picture, decode_and_fit
 from datamodules.errors import DataError, SampleError, Skip
 from datamodules.hashing import string_id, uniform
+from datamodules.picture_ring import InRing, PictureRing, Slot
 from datamodules.plan import MixingPlan
 
 _AUGMENT = 101
-_MAX_SPARES = 20
+MAX_SPARES = 20
 
 Tokenize = Callable[[list[str]], Tensor]
 
@@ -39,6 +41,7 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         start: global batch to begin with.
         local_rank: of this process among those of its machine, which share the work of reading ahead.
         local_world_size: processes of this machine.
+        ring: shared memory in which workers leave their pictures; None sends them along.
     """
 
     plan: MixingPlan
@@ -50,6 +53,7 @@ class MixedStream(IterableDataset[dict[str, Any]]):
     start: int = 0
     local_rank: int = 0
     local_world_size: int = 1
+    ring: PictureRing | None = None
 
     def __post_init__(self) -> None:
         """Check that ranks share the batch evenly."""
@@ -66,10 +70,11 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         step = self.start + first
         asked: set[int] = set()
         counts: Counter[str] = Counter()
-        while True:
+        for made in itertools.count():
             asked = self._read_ahead(step, asked, self.local_rank * stride + first, self.local_world_size * stride)
-            batch = self.batch(step)
-            told, counts = counts, self.plan.catalogue.store_counts()
+            slot = self.ring.slot(first, made) if self.ring is not None and info is not None else None
+            batch = self.batch(step, slot)
+            told, counts = counts, self._store_counts()
             yield batch | {"store": dict(counts - told)}
             step += stride
 
@@ -81,8 +86,12 @@ class MixedStream(IterableDataset[dict[str, Any]]):
             self.plan.catalogue.prefetch(np.array(mine, dtype=np.int64))
         return set(wanted.tolist())
 
-    def batch(self, step: int) -> dict[str, Any]:
+    def batch(self, step: int, slot: Slot | None = None) -> dict[str, Any]:
         """Make this rank's part of one global batch.
+
+        Args:
+            step: number of the batch.
+            slot: where its pictures go; they are then :class:`datamodules.picture_ring.InRing` in what is returned.
 
         Returns:
             image uint8 [B, 3, H, W], channels last in memory; tokens int64 [B, L]; caption list of B; source, group,
@@ -100,8 +109,9 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         places = catalogue.places(slots.picture[mine])
         with_twin = np.flatnonzero(slots.twin[mine] >= 0)
         twin_places = dict(zip(with_twin.tolist(), catalogue.places(slots.twin[mine][with_twin]), strict=True))
-        crops = self._crops(slots.sample[mine], slots.epoch[mine])
-        images, twins = self._empty(size), self._empty(len(with_twin))
+        crops = self._draw_crops(_AUGMENT, slots.sample[mine], slots.epoch[mine])
+        images, sent_images = self._room(size, slot)
+        twins, sent_twins = self._room(len(with_twin), slot)
         twin_rows: list[int] = []
         twin_sources: list[int] = []
         texts: list[str] = []
@@ -110,7 +120,7 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         for row in range(size):
             picture, sample, caption, twin = pictures[row], samples[row], captions[row], wanted_twins[row]
             place = places[row]
-            for attempt in range(_MAX_SPARES):
+            for attempt in range(MAX_SPARES):
                 name = catalogue.name(picture)
                 try:
                     text = self._caption(picture, sample, caption)
@@ -124,7 +134,7 @@ class MixedStream(IterableDataset[dict[str, Any]]):
                     # The twin belongs to the picture that was given up.
                     twin = -1
             else:
-                raise DataError(f"{_MAX_SPARES} pictures in a row could not be read, the last: {skipped[-1].message}")
+                raise DataError(f"{MAX_SPARES} pictures in a row could not be read, the last: {skipped[-1].message}")
             pictures[row], samples[row] = picture, sample
             names.append(name)
             texts.append(text)
@@ -137,8 +147,8 @@ class MixedStream(IterableDataset[dict[str, Any]]):
                 except SampleError as error:
                     skipped.append(Skip(error.kind, str(error)))
         batch = {
-            "image": _as_tensor(images),
-            "twin": _as_tensor(twins[: len(twin_rows)]),
+            "image": sent_images or as_tensor(images),
+            "twin": sent_twins.first(len(twin_rows)) if sent_twins else as_tensor(twins[: len(twin_rows)]),
             "twin_index": torch.tensor(twin_rows, dtype=torch.int64),
             "twin_source": torch.tensor(twin_sources, dtype=torch.int64),
             "source": torch.tensor(sources, dtype=torch.int64),  # a spare is of the same
@@ -152,14 +162,20 @@ class MixedStream(IterableDataset[dict[str, Any]]):
             batch["tokens"] = self.tokenize(texts)
         return batch
 
-    def _empty(self, count: int) -> Picture:
-        return np.empty((count, *self.image_size, 3), dtype=np.uint8)
+    def _room(self, count: int, slot: Slot | None) -> tuple[Picture, InRing | None]:
+        """Room for some pictures, and what is sent in their place."""
+        if slot is None:
+            return np.empty((count, *self.image_size, 3), dtype=np.uint8), None
+        return slot.take(count)
 
-    def _crops(self, samples: Any, epochs: Any) -> list[Crop | None]:
+    def _store_counts(self) -> Counter[str]:
+        return self.plan.catalogue.store_counts()
+
+    def _draw_crops(self, purpose: int, samples: Any, epochs: Any) -> list[Crop | None]:
         """Crops of a batch: pure in (seed, sample, epoch), so an anchor and its twin are cropped alike."""
         if self.augment.is_identity:
             return [None] * len(samples)
-        draws = uniform(self.plan.spec.seed, _AUGMENT, samples[:, None], epochs[:, None], np.arange(4))
+        draws = uniform(self.plan.spec.seed, purpose, samples[:, None], epochs[:, None], np.arange(4))
         return [self.augment.draw(u) for u in draws]
 
     def _caption(self, picture: int, sample: int, caption: int) -> str:
@@ -172,6 +188,6 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         return text
 
 
-def _as_tensor(pictures: Picture) -> Tensor:
+def as_tensor(pictures: Picture) -> Tensor:
     """[B, 3, H, W] over memory that is [B, H, W, 3]: what convolutions like best, and nothing is copied."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2)

@@ -8,9 +8,13 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from datamodules.picture_ring import copied
+
 
 class TimedLoader(DataLoader[dict[str, Any]]):
     """A ``DataLoader`` that adds up the time inside ``next()``, all of which the trainer stands still.
+
+    Pictures that workers have left in a :class:`datamodules.picture_ring.PictureRing` are copied out of it.
 
     Without workers that is reading and decoding itself, with workers the wait for the one whose turn it is.
 
@@ -37,7 +41,7 @@ class _TimedIterator:
     def __next__(self) -> dict[str, Any]:
         start = time.perf_counter()
         try:
-            batch = next(self._batches)
+            batch = copied(next(self._batches))
         finally:
             self._loader.waited_s += time.perf_counter() - start
         self._loader.batches += 1

@@ -1,24 +1,36 @@
 """Contrastive bases and debias terms: tensors in, named terms out."""
 
 from losses.adversary import SourceAdversary
+from losses.attribute_adversary import AttributeAdversary
 from losses.base import REAL, Features, Loss, LossError
 from losses.consistency import TwinConsistency
 from losses.constrained import ConstrainedGap
 from losses.contrastive import InfoNCE, SigLIP
 from losses.coral import SourceCORAL
 from losses.distribution import ScoreDistribution
+from losses.group_scores import GroupScores
+from losses.group_spread import GroupSpread
+from losses.joint_alignment import JointAlignment
+from losses.keep import KeepStart
 from losses.mmd import SourceMMD
+from losses.prompt_adversary import PromptAdversary
 from losses.source import PairwiseSoftmax, RankHinge
 from losses.two_source import TwoSourceContrastive
 
 __all__ = [
     "REAL",
+    "AttributeAdversary",
     "ConstrainedGap",
     "Features",
+    "GroupScores",
+    "GroupSpread",
     "InfoNCE",
+    "JointAlignment",
+    "KeepStart",
     "Loss",
     "LossError",
     "PairwiseSoftmax",
+    "PromptAdversary",
     "RankHinge",
     "ScoreDistribution",
     "SigLIP",

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from losses.base import REAL, Features, Loss, LossError
 from losses.options import above, at_least, one_of
+from losses.reversal import judge, make_head, reverse, rising
 
 Head = Literal["linear", "mlp"]
 HEADS: tuple[Head, ...] = ("linear", "mlp")
@@ -97,22 +96,15 @@ class SourceAdversary(Loss):
         self.warmup_steps = warmup_steps
         self.head = nn.Sequential()
 
-    def prepare(self, embed_dim: int, seed: int) -> None:
+    def prepare(self, embed_dim: int, seed: int, prompts: int = 0) -> None:
         """Make the head, with weights that are a function of the options, the width and the seed."""
         read = 2 * embed_dim if self.condition == "caption" else embed_dim
         widths = [read, 1] if self.kind == "linear" else [read, self.hidden, 1]
-        generator = torch.Generator().manual_seed(seed)
-        layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(widths):
-            layer = nn.utils.skip_init(nn.Linear, fan_in, fan_out)
-            nn.init.xavier_uniform_(layer.weight, generator=generator)
-            nn.init.zeros_(layer.bias)
-            layers += [layer, nn.ReLU()]
-        self.head = nn.Sequential(*layers[:-1])
+        self.head = make_head(widths, torch.Generator().manual_seed(seed))
 
     def strength_at(self, step: int) -> float:
         """The factor on the reversed gradient at an optimiser step (0 is the first)."""
-        return self.strength if step >= self.warmup_steps else self.strength * step / self.warmup_steps
+        return rising(self.strength, self.warmup_steps, step)
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return ``{"source_adversary": []}``; zero with a graph where a source is missing.
@@ -147,23 +139,7 @@ class SourceAdversary(Loss):
         """[B, D] pictures and their captions to [B] logits of "generated"."""
         # Rows of length 1 have entries of about 1 / sqrt(D): a head takes long to see a difference among them.
         root = math.sqrt(embedding.shape[1])
-        scaled: Tensor = _Reverse.apply(embedding, strength) * root
+        scaled = reverse(embedding, strength) * root
         if self.condition == "caption":
             scaled = torch.cat([scaled, scaled * caption * root], dim=1)
-        with torch.autocast(device_type=embedding.device.type, enabled=False):
-            logit: Tensor = self.head(scaled.to(next(self.head.parameters()).dtype))
-        return logit.squeeze(1)
-
-
-class _Reverse(torch.autograd.Function):
-    """The identity; its gradient is the negative one, times the strength."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, strength: float) -> Tensor:
-        ctx.strength = strength
-        return x.view_as(x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * -ctx.strength, None
+        return judge(self.head, scaled).squeeze(1)

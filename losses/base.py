@@ -10,6 +10,9 @@ returns must be such that **the mean over ranks is the loss of the global batch 
 - a sum over rows: return ``Features.sum_over(values, mask)``, the sum over the global batch;
 - a term that cannot be split by rows (a sorted distribution, say): compute it in full on every rank.
 
+Pictures of people are a second, independent set of rows with counterparts of all this (``Features.mean_over_people``).
+Prompts are not gathered: every rank embeds the same ones, so a term of prompts alone is computed in full on every rank.
+
 Then the gradient does not depend on the number of processes. A plain sum over local rows, or a mean over the local
 count of a mask, breaks it silently.
 
@@ -20,7 +23,9 @@ to score returns a zero that is still attached to the graph, never a constant.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +42,8 @@ class LossError(ValueError):
 class Features:
     """Embeddings and labels of one training step over the global batch.
 
-    N is the global batch, B = N / world_size the rows of this rank, D the shared embedding's width.
+    N is the global batch, B = N / world_size the rows of this rank, D the shared embedding's width. There may be P
+    pictures of people in the global batch, K neutral prompts and V prompts that name a group.
 
     Attributes:
         image: [N, D] float, L2-normalised anchor pictures.
@@ -53,7 +59,21 @@ class Features:
             generated for a photo and a photo for a generated picture.
         teacher_image: [N, D] float without gradient, or None: a frozen teacher's embedding of the anchor.
         teacher_twin: [N, D] float without gradient, or None: its embedding of the twin, zeros where absent.
+        teacher_text: [N, D] float without gradient, or None: its embedding of the caption.
+        person: [P, D] float, L2-normalised pictures of people, or None. They have no captions and are in no way paired
+            with the anchors.
+        person_group: [P] int64, the group of people that a picture shows, from 0; -1 where it is not known. None where
+            ``person`` is None.
+        person_attributes: [P, A] int64 or None: the same by each of the A attributes that the groups are crossed of.
+        teacher_person: [P, D] float without gradient, or None: a frozen teacher's embedding of the people.
+        prompt: [K, D] float, L2-normalised neutral queries ("A photo of a smart person."), the same on all ranks, or
+            None.
+        group_prompt: [V, D] float, L2-normalised queries that name a group ("A photo of a woman."), likewise, or None.
+        group_prompt_of: [V] int64, the group that each names; None where ``group_prompt`` is None.
+        teacher_prompt: [K, D] float without gradient, or None: a frozen teacher's embedding of the neutral queries.
+        teacher_group_prompt: [V, D] float without gradient, or None: likewise.
         rows: this rank's rows of the global batch; None means all of them (one process).
+        person_rows: this rank's pictures of people; None means all of them (one process).
         step: optimiser step, for schedules and for draws that every rank makes alike.
         seed: the run's seed, for draws that every rank makes alike.
     """
@@ -70,7 +90,18 @@ class Features:
     twin_source: Tensor | None = None
     teacher_image: Tensor | None = None
     teacher_twin: Tensor | None = None
+    teacher_text: Tensor | None = None
+    person: Tensor | None = None
+    person_group: Tensor | None = None
+    person_attributes: Tensor | None = None
+    teacher_person: Tensor | None = None
+    prompt: Tensor | None = None
+    group_prompt: Tensor | None = None
+    group_prompt_of: Tensor | None = None
+    teacher_prompt: Tensor | None = None
+    teacher_group_prompt: Tensor | None = None
     rows: slice | None = None
+    person_rows: slice | None = None
     step: int = 0
     seed: int = 0
 
@@ -82,8 +113,9 @@ class Features:
     @property
     def world_size(self) -> int:
         """How many ranks share the global batch."""
-        rows = self.local
-        return self.image.shape[0] // (rows.stop - rows.start)
+        if self.rows is None:
+            return 1
+        return self.image.shape[0] // (self.rows.stop - self.rows.start)
 
     def mean_over(self, values: Tensor, mask: Tensor) -> Tensor:
         """This rank's part of a mean over the masked rows of the global batch.
@@ -110,6 +142,66 @@ class Features:
             The mean of it over ranks is the sum over the masked rows.
         """
         return torch.where(mask[self.local], values, torch.zeros_like(values)).sum() * self.world_size
+
+    @property
+    def local_people(self) -> slice:
+        """This rank's pictures of people as a slice with both ends set; empty where there are none."""
+        if self.person is None:
+            return slice(0, 0)
+        return self.person_rows if self.person_rows is not None else slice(0, self.person.shape[0])
+
+    def people(self) -> tuple[Tensor, Tensor]:
+        """Pictures of people [P, D] and their groups [P].
+
+        Raises:
+            LossError: if the batch carries no pictures of people.
+        """
+        if self.person is None or self.person_group is None:
+            raise LossError(
+                "this loss is about pictures of people, but the batch carries none: take "
+                "datamodules.faces.FacesDataModule and give shards of people in data.people"
+            )
+        return self.person, self.person_group
+
+    def prompts(self) -> Tensor:
+        """Neutral queries [K, D].
+
+        Raises:
+            LossError: if there are none.
+        """
+        if self.prompt is None:
+            raise LossError("this loss reads neutral queries, but there are none: give them in model.prompts.neutral")
+        return self.prompt
+
+    def prompts_of_groups(self) -> tuple[Tensor, Tensor]:
+        """Queries that name a group [V, D], and the group that each names [V].
+
+        Raises:
+            LossError: if there are none.
+        """
+        if self.group_prompt is None or self.group_prompt_of is None:
+            raise LossError(
+                "this loss reads queries that name a group, but there are none: give them in model.prompts.groups"
+            )
+        return self.group_prompt, self.group_prompt_of
+
+    def mean_over_people(self, values: Tensor, weight: Tensor) -> Tensor:
+        """This rank's part of a weighted mean over the people of the global batch.
+
+        Args:
+            values: [P / world_size] one value per local picture of a person.
+            weight: [P] bool, or float not below 0, over the *global* batch.
+
+        Returns:
+            [] the part; zero, still attached to the graph, where no picture counts. The mean of it over ranks is
+            ``sum(weight * values) / sum(weight)`` over the global batch.
+        """
+        weight = weight.to(values.dtype)
+        local = self.local_people
+        ranks = len(weight) // max(local.stop - local.start, 1)
+        total = weight.sum()
+        part = torch.where(weight[local] > 0, values * weight[local], torch.zeros_like(values)).sum() * ranks
+        return part / torch.where(total > 0, total, torch.ones_like(total))
 
     def sources_of_pairs(self) -> tuple[Tensor, Tensor, Tensor]:
         """The real and the generated picture of each caption.
@@ -144,13 +236,25 @@ class Loss(nn.Module, ABC):
 
     Attributes:
         needs_twin: the batch must carry twins; the module says so before training otherwise.
-        needs_teacher: the module keeps a frozen copy of the starting retriever and fills ``teacher_image``.
+        needs_teacher: the module keeps a frozen copy of the starting retriever and fills ``teacher_image`` and the
+            other teacher's embeddings, but for captions.
+        needs_teacher_text: it also fills ``teacher_text``, which takes a pass of the text tower.
+        needs_people: the batch must carry pictures of people.
+        needs_prompts: the module must have neutral prompts.
+        needs_group_prompts: the module must have prompts that name groups.
+        figures: [] numbers of the last call without gradient, which are logged beside the terms, follow the same
+            reduction contract, and are no part of the loss.
     """
 
     needs_twin: bool = False
     needs_teacher: bool = False
+    needs_teacher_text: bool = False
+    needs_people: bool = False
+    needs_prompts: bool = False
+    needs_group_prompts: bool = False
+    figures: Mapping[str, Tensor] = MappingProxyType({})
 
-    def prepare(self, embed_dim: int, seed: int) -> None:
+    def prepare(self, embed_dim: int, seed: int, prompts: int = 0) -> None:
         """Make what depends on the retriever, such as a head on its embeddings; most losses need nothing.
 
         The module calls it once, when it is made: before there is an optimiser, and before weights are restored.
@@ -159,6 +263,7 @@ class Loss(nn.Module, ABC):
             embed_dim: D, the width of the shared embedding.
             seed: the run's seed. Draw weights from a generator of that seed: numbers taken from torch's own would give
                 the retriever other ones than it has without the loss.
+            prompts: neutral prompts in all, 0 for none.
         """
 
     @abstractmethod
@@ -175,9 +280,8 @@ class Loss(nn.Module, ABC):
                 Who averages the terms over ranks sees that case.
         """
         terms: dict[str, Tensor] = super().__call__(features)
-        judged = [features.image.detach(), features.text.detach()]
-        if features.twin is not None:
-            judged.append(features.twin.detach())
+        given = (features.twin, features.person, features.prompt, features.group_prompt)
+        judged = [value.detach() for value in (features.image, features.text, *given) if value is not None]
         if features.world_size == 1:
             judged.extend(term.detach() for term in terms.values())
         if not bool(torch.isfinite(torch.stack([value.double().sum() for value in judged])).all()):

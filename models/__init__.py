@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from models.module import RetrieverModule
     from models.open_clip_retriever import OpenClipRetriever
     from models.optim import OptimizerConfig, ScheduleConfig
+    from models.prompts import PromptConfig
     from models.retriever import Preprocess, Retriever
     from models.terms import LossTerm, WeightSchedule
 
@@ -27,6 +28,7 @@ __all__ = [
     "OpenClipRetriever",
     "OptimizerConfig",
     "Preprocess",
+    "PromptConfig",
     "Retriever",
     "RetrieverModule",
     "ScheduleConfig",
@@ -41,6 +43,7 @@ _HOME = {
     "OpenClipRetriever": "open_clip_retriever",
     "OptimizerConfig": "optim",
     "Preprocess": "retriever",
+    "PromptConfig": "prompts",
     "Retriever": "retriever",
     "RetrieverModule": "module",
     "ScheduleConfig": "optim",

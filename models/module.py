@@ -24,6 +24,7 @@ from models.erasure import LinearEraser, folded
 from models.errors import ModelError
 from models.gather import gather_with_gradient
 from models.optim import OptimizerConfig, ScheduleConfig, build_optimizer, parameter_groups
+from models.prompts import PromptConfig, Prompts
 from models.retriever import MAX_LOGIT_SCALE, Retriever
 from models.terms import LossTerm
 
@@ -37,13 +38,32 @@ class _Twins:
     source: Tensor  # int64 [T]
 
 
+@dataclass(frozen=True)
+class _People:
+    images: Tensor  # uint8 [P, 3, H, W]
+    labels: Tensor  # int64 [P, 1 + A], the group and that by each attribute
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """Embedded prompts of a step, and the frozen start's."""
+
+    neutral: Tensor | None = None
+    of_groups: Tensor | None = None
+    group: Tensor | None = None
+    taught_neutral: Tensor | None = None
+    taught_of_groups: Tensor | None = None
+
+
 class RetrieverModule(L.LightningModule):
     """Trains a retriever on named, weighted losses.
 
     A training batch is a dict with ``image`` uint8 [B, 3, H, W], ``tokens`` int64 [B, L], ``source``, ``group`` and
     ``caption_id`` int64 [B], and, where the data draws twins, ``twin`` uint8 [T, 3, H, W] with ``twin_index`` and
     ``twin_source`` int64 [T], the row of each twin's anchor and the twin's source (T may differ by step and rank, and
-    may be 0). A validation batch has ``image`` and ``index`` int64 [b], the row in ``trainer.datamodule.evaluation``.
+    may be 0). Where the data brings people, ``person`` uint8 [P, 3, H, W] with ``person_group`` int64 [P] and
+    ``person_attributes`` int64 [P, A], P alike on all ranks. A validation batch has ``image`` and ``index`` int64 [b],
+    the row in ``trainer.datamodule.evaluation``.
 
     Every rank embeds its own rows, gathers all ranks' embeddings with gradient and scores its own rows against all
     (see ``losses.base`` for the reduction contract): the step is the one that a single process would take on the
@@ -52,9 +72,12 @@ class RetrieverModule(L.LightningModule):
     Gradient clipping, precision and accumulation are the trainer's. Accumulation makes another objective of any loss
     that is coupled over the batch.
 
-    Logged each step: ``train/loss``, ``train/<name>/<term>``, ``train/<name>/weight``, ``train/logit_scale``,
-    ``train/lr``; and every ``gradient_share_every`` steps ``train/<name>/gradient_share``: the norm of the weighted
-    loss's gradient with respect to all embeddings of the global batch, over the sum of these norms (our own measure).
+    Prompts (neutral queries, and such as name groups) are embedded anew at every step, the same on every rank.
+
+    Logged each step: ``train/loss``, ``train/<name>/<term>`` and a loss's figures likewise, ``train/<name>/weight``,
+    ``train/logit_scale``, ``train/lr``; and every ``gradient_share_every`` steps ``train/<name>/gradient_share``: the
+    norm of the weighted loss's gradient with respect to all embeddings of the global batch, over the sum of these norms
+    (our own measure).
 
     Args:
         retriever: the dual encoder.
@@ -64,6 +87,7 @@ class RetrieverModule(L.LightningModule):
         gradient_share_every: steps between two measurements of the gradient shares; 0 for never.
         max_logit_scale: cap on the logit scale, applied after each optimiser step.
         query_batch_size: queries encoded at a time in validation.
+        prompts: queries that losses on people read.
     """
 
     def __init__(
@@ -75,6 +99,7 @@ class RetrieverModule(L.LightningModule):
         gradient_share_every: int = 50,
         max_logit_scale: float = MAX_LOGIT_SCALE,
         query_batch_size: int = 256,
+        prompts: PromptConfig | None = None,
     ) -> None:
         super().__init__()
         if not losses:
@@ -86,8 +111,15 @@ class RetrieverModule(L.LightningModule):
         self.terms = dict(losses)
         # Registered beside the terms, so that a loss with parameters or buffers is trained, moved and saved.
         self.losses = nn.ModuleDict({name: term.loss for name, term in losses.items()})
-        for term in losses.values():
-            term.loss.prepare(retriever.embed_dim, _run_seed())
+        self.prompt_config = prompts or PromptConfig()
+        self._prompts = Prompts.of(self.prompt_config, retriever.tokenize)
+        for name, term in losses.items():
+            if term.loss.needs_prompts and not len(self._prompts.neutral):
+                raise ModelError(
+                    f"model.losses.{name} reads neutral queries, but there are none: set model.prompts.neutral or "
+                    "model.prompts.words"
+                )
+            term.loss.prepare(retriever.embed_dim, _run_seed(), len(self._prompts.neutral))
         self.optimizer_config = optimizer or OptimizerConfig()
         self.schedule_config = schedule or ScheduleConfig()
         self.gradient_share_every = gradient_share_every
@@ -97,6 +129,7 @@ class RetrieverModule(L.LightningModule):
         if any(term.loss.needs_teacher for term in losses.values()):
             # Saved with the checkpoint: a resumed run must not depend on the starting weights' file being there still.
             self.teacher = copy.deepcopy(retriever).requires_grad_(False).eval()
+        self._taught_prompts: tuple[Tensor, Tensor] | None = None
         self._images = RowCollector()
         self._queries = RowCollector()
         self._embedded: EmbeddedSet | None = None
@@ -112,6 +145,11 @@ class RetrieverModule(L.LightningModule):
         """Whether some loss compares a picture with its twin; without one, drawn twins are not encoded."""
         return any(term.loss.needs_twin for term in self.terms.values())
 
+    @property
+    def needs_people(self) -> bool:
+        """Whether some loss is about pictures of people; without one, those that the data brings are not encoded."""
+        return any(term.loss.needs_people for term in self.terms.values())
+
     def train(self, mode: bool = True) -> RetrieverModule:
         """Switch the mode; the teacher stays as it was made."""
         super().train(mode)
@@ -126,6 +164,7 @@ class RetrieverModule(L.LightningModule):
         share = self._twin_share()
         if self.needs_twin and share is not None and share <= 0:
             raise self._no_twins()
+        self._name_groups()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step; returns this rank's part of the loss."""
@@ -140,7 +179,7 @@ class RetrieverModule(L.LightningModule):
                 raise ModelError(f"model.losses.{name}: {error}") from error
             if not terms:
                 raise ModelError(f"the loss {name!r} returned no terms")
-            values |= {f"train/{name}/{key}": value for key, value in terms.items()}
+            values |= {f"train/{name}/{key}": value for key, value in {**terms, **term.loss.figures}.items()}
             weighted[name] = term.weight_at(step) * torch.stack([*terms.values()]).sum()
         total = torch.stack([*weighted.values()]).sum()
         values["train/loss"] = total
@@ -161,8 +200,8 @@ class RetrieverModule(L.LightningModule):
     def features(self, batch: Batch) -> Features:
         """Embed a training batch and gather it over ranks (a collective call).
 
-        Anchors and twins pass the image tower in one concatenated forward: in separate passes batch norm would give
-        each source statistics of its own, and hide from the debias loss what the tower does at test time.
+        Anchors, twins and people pass the image tower in one concatenated forward: in separate passes batch norm would
+        give each source statistics of its own, and hide from the debias loss what the tower does at test time.
 
         Args:
             batch: this rank's rows, as described above.
@@ -177,12 +216,15 @@ class RetrieverModule(L.LightningModule):
         if twins is not None:
             labels += [torch.zeros_like(batch["source"]).index_copy(0, twins.index, twins.source)]
             labels += [torch.zeros_like(batch["source"]).index_fill(0, twins.index, 1)]
-        image, twin = _split(self.retriever.encode_image(_joined(images, twins)), size, twins)
-        taught, taught_twin = self._teach(images, twins)
+        people = self._people(batch) if self.needs_people else None
+        image, twin, person = _split(self.retriever.encode_image(_joined(images, twins, people)), size, twins)
+        taught, taught_twin, taught_person = self._teach(images, twins, people)
+        queries = self._ask()
         label = gather_with_gradient(torch.stack(labels, dim=1))
         has_twin = label[:, 4].bool() if twins is not None else None
         if has_twin is not None and self.global_step == 0 and self._twin_share() is None and not bool(has_twin.any()):
             raise self._no_twins()  # of data that does not tell its share, the first batch must do
+        groups = gather_with_gradient(people.labels) if people is not None else None
         return Features(
             image=gather_with_gradient(image),
             text=gather_with_gradient(self._encode_captions(batch["tokens"])),
@@ -196,7 +238,18 @@ class RetrieverModule(L.LightningModule):
             twin_source=label[:, 3] if twins is not None else None,
             teacher_image=taught,
             teacher_twin=taught_twin,
+            teacher_text=self._teach_captions(batch["tokens"]),
+            person=gather_with_gradient(person) if people is not None else None,
+            person_group=groups[:, 0] if groups is not None else None,
+            person_attributes=groups[:, 1:] if groups is not None else None,
+            teacher_person=taught_person,
+            prompt=queries.neutral,
+            group_prompt=queries.of_groups,
+            group_prompt_of=queries.group,
+            teacher_prompt=queries.taught_neutral,
+            teacher_group_prompt=queries.taught_of_groups,
             rows=slice(start, start + size),
+            person_rows=self._own_people(people),
             step=self.global_step,
             seed=_run_seed(),
         )
@@ -211,7 +264,8 @@ class RetrieverModule(L.LightningModule):
         Returns:
             Shares by name, which sum to 1; all 0 where no loss has any gradient.
         """
-        inputs = [t for t in (features.image, features.text, features.twin) if t is not None and t.requires_grad]
+        pictures, queries = (features.image, features.twin, features.person), (features.prompt, features.group_prompt)
+        inputs = [t for t in (features.text, *pictures, *queries) if t is not None and t.requires_grad]
         norms: dict[str, float] = {}
         for name, loss in weighted.items():
             gradients = [torch.zeros_like(t, dtype=torch.float32) for t in inputs]
@@ -324,13 +378,77 @@ class RetrieverModule(L.LightningModule):
             raise self._no_twins()
         return _Twins(batch["twin"], batch["twin_index"], batch["twin_source"])
 
-    def _teach(self, images: Tensor, twins: _Twins | None) -> tuple[Tensor | None, Tensor | None]:
-        """The teacher's embeddings of all ranks' anchors and twins, without gradient."""
+    def _people(self, batch: Batch) -> _People:
+        if "person" not in batch:
+            names = ", ".join(name for name, term in self.terms.items() if term.loss.needs_people)
+            raise ModelError(
+                f"the loss {names} is about pictures of people, but the data brings none: take "
+                "datamodules.faces.FacesDataModule and give shards of people in data.people, or leave the loss out"
+            )
+        group = batch["person_group"].unsqueeze(1)
+        return _People(batch["person"], torch.cat([group, batch.get("person_attributes", group)], dim=1))
+
+    def _own_people(self, people: _People | None) -> slice | None:
+        if people is None:
+            return None
+        count = len(people.images)
+        return slice(self.global_rank * count, (self.global_rank + 1) * count)
+
+    def _teach(
+        self, images: Tensor, twins: _Twins | None, people: _People | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The teacher's embeddings of all ranks' anchors, twins and people, without gradient."""
         if self.teacher is None:
-            return None, None
+            return None, None, None
         with torch.no_grad():
-            image, twin = _split(self.teacher.encode_image(_joined(images, twins)), len(images), twins)
-            return gather_with_gradient(image), gather_with_gradient(twin) if twin is not None else None
+            image, twin, person = _split(self.teacher.encode_image(_joined(images, twins, people)), len(images), twins)
+            return (
+                gather_with_gradient(image),
+                gather_with_gradient(twin) if twin is not None else None,
+                gather_with_gradient(person) if people is not None else None,
+            )
+
+    @torch.no_grad()
+    def _teach_captions(self, tokens: Tensor) -> Tensor | None:
+        """The teacher's embeddings of all ranks' captions, where a loss asks for them."""
+        if self.teacher is None or not any(term.loss.needs_teacher_text for term in self.terms.values()):
+            return None
+        return gather_with_gradient(self.teacher.encode_text(tokens))
+
+    def _name_groups(self) -> None:
+        """Make the prompts that name groups, once the data has said which groups there are."""
+        if len(self._prompts.group) or not any(term.loss.needs_group_prompts for term in self.terms.values()):
+            return
+        data = getattr(self._trainer, "datamodule", None)
+        queries = self.prompt_config.queries_of_groups(getattr(data, "attribute", None), getattr(data, "groups", None))
+        self._prompts.name_groups(queries, self.retriever.tokenize)
+
+    def _ask(self) -> _Queries:
+        """Embed the step's prompts. Every rank embeds all of them: they are few, and need no gathering."""
+        self._name_groups()
+        prompts, device = self._prompts, self.device
+        neutral = of_groups = taught_neutral = taught_of_groups = None
+        row = prompts.drawn(_run_seed(), self.global_step)
+        if any(term.loss.needs_prompts for term in self.terms.values()):
+            neutral = self.retriever.encode_text(prompts.neutral[row].to(device))
+        if len(prompts.group):
+            of_groups = self.retriever.encode_text(prompts.of_groups.to(device))
+        if self.teacher is not None and (neutral is not None or of_groups is not None):
+            if self._taught_prompts is None:  # they never change
+                self._taught_prompts = (self._taught(prompts.neutral), self._taught(prompts.of_groups))
+            taught_neutral = self._taught_prompts[0][row.to(device)] if neutral is not None else None
+            taught_of_groups = self._taught_prompts[1] if of_groups is not None else None
+        group = prompts.group.to(device) if of_groups is not None else None
+        return _Queries(neutral, of_groups, group, taught_neutral, taught_of_groups)
+
+    @torch.no_grad()
+    def _taught(self, tokens: Tensor) -> Tensor:
+        """The teacher's embeddings of prompts: [n, L] to [n, D]."""
+        assert self.teacher is not None
+        if not len(tokens):
+            return torch.empty(0, self.retriever.embed_dim, device=self.device)
+        parts = tokens.split(self.query_batch_size)
+        return torch.cat([self.teacher.encode_text(part.to(self.device)) for part in parts])
 
     def _mean_over_ranks(self, values: dict[str, Tensor]) -> dict[str, float]:
         stacked = torch.stack([value.detach().float().reshape(()) for value in values.values()])
@@ -389,14 +507,16 @@ def _world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def _joined(images: Tensor, twins: _Twins | None) -> Tensor:
-    """[B + T, 3, H, W]: anchors, then twins."""
-    return torch.cat([images, twins.images]) if twins is not None and len(twins.index) else images
+def _joined(images: Tensor, twins: _Twins | None, people: _People | None) -> Tensor:
+    """[B + T + P, 3, H, W]: anchors, then twins, then people."""
+    more = [part.images for part in (twins, people) if part is not None and len(part.images)]
+    return torch.cat([images, *more]) if more else images
 
 
-def _split(embedded: Tensor, size: int, twins: _Twins | None) -> tuple[Tensor, Tensor | None]:
-    """Undo :func:`_joined`: anchors [B, D], and twins [B, D] in their anchors' rows, zeros where there is none."""
+def _split(embedded: Tensor, size: int, twins: _Twins | None) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Undo :func:`_joined`: anchors [B, D], twins [B, D] in their anchors' rows, zeros where there is none, people."""
     image = embedded[:size]
     if twins is None:
-        return image, None
-    return image, torch.zeros_like(image).index_copy(0, twins.index, embedded[size:])
+        return image, None, embedded[size:]
+    drawn, person = embedded[size : size + len(twins.index)], embedded[size + len(twins.index) :]
+    return image, torch.zeros_like(image).index_copy(0, twins.index, drawn), person

@@ -12,11 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from losses import (
+    AttributeAdversary,
     ConstrainedGap,
     Features,
+    GroupScores,
+    GroupSpread,
     InfoNCE,
+    JointAlignment,
+    KeepStart,
     Loss,
     PairwiseSoftmax,
+    PromptAdversary,
     RankHinge,
     ScoreDistribution,
     SigLIP,
@@ -29,10 +35,11 @@ from losses import (
 from models.gather import gather_with_gradient
 
 ROWS, PIXELS, WIDTH = 24, 9, 6
+PEOPLE, PROMPTS, GROUPS = 20, 5, 3
 
 OPTIONS: dict[type[Loss], list[dict[str, Any]]] = {
-    InfoNCE: [{"duplicates": name} for name in ("mask", "positive", "negative")],
-    SigLIP: [{"duplicates": name} for name in ("mask", "positive", "negative")],
+    InfoNCE: [{"duplicates": name, "chunk": chunk} for name in ("mask", "positive", "negative") for chunk in (0, 5)],
+    SigLIP: [{"duplicates": name, "chunk": chunk} for name in ("mask", "positive", "negative") for chunk in (0, 5)],
     RankHinge: [
         {},
         {"two_sided": True, "margin": 0.2},
@@ -65,9 +72,16 @@ OPTIONS: dict[type[Loss], list[dict[str, Any]]] = {
         {"within": "caption", "min_count": 1, "unbiased": False},
     ],
     SourceCORAL: [{}, {"pictures": "pairs", "covariance": 2.0}, {"within": "group", "min_count": 2, "unbiased": False}],
+    PromptAdversary: [{"groups": GROUPS}, {"groups": GROUPS, "hidden": 4, "strength": 0.7, "warmup_steps": 5}],
+    AttributeAdversary: [{"groups": [GROUPS]}, {"groups": [GROUPS, 2], "hidden": 4, "strength": 0.7}],
+    KeepStart: [{}, {"of": ["pictures", "captions", "people"]}, {"of": ["prompts", "group_prompts"]}],
+    GroupScores: [{}, {"order": 2, "min_count": 3}, {"unit": "logit"}, {"unit": "cosine", "order": 2}],
+    GroupSpread: [{}, {"spread": "range"}],
+    JointAlignment: [{}, {"distillation": 1.0, "alignment": 2.0, "temperature": 0.5}],
 }
-# "uneven": pairs sit mostly on rank 0, none on the second quarter; "one": a single pair, one generated anchor besides;
-# "none": no pair, and photos only.
+# "uneven": pairs sit mostly on rank 0, none on the second quarter, and most groups of people too; "one": a single pair,
+# one generated anchor besides, one person of another group than the rest; "none": no pair, photos only, people of one
+# group.
 BATCHES = ("uneven", "one", "none")
 CASES = [
     (kind, index, batch) for kind, options in OPTIONS.items() for index in range(len(options)) for batch in BATCHES
@@ -107,8 +121,24 @@ def global_batch(name: str) -> dict[str, Tensor]:
         if name == "one":
             has_twin[7] = True
             source[20] = 1
-    teacher = F.normalize(torch.randn(2, ROWS, WIDTH, generator=generator, dtype=torch.float64), dim=2)
+    teacher = F.normalize(torch.randn(3, ROWS, WIDTH, generator=generator, dtype=torch.float64), dim=2)
+    person_group = torch.zeros(PEOPLE, dtype=torch.int64)
+    if name == "uneven":
+        person_group[:8] = torch.tensor([2, 1, 2, -1, 1, 1, 2, 2])
+        person_group[17] = -1
+    elif name == "one":
+        person_group[13] = 1
+    people, queries = PEOPLE, PROMPTS + 2 * GROUPS
+    moved = F.normalize(torch.randn(people + queries, WIDTH, generator=generator, dtype=torch.float64), dim=1)
     return {
+        "people": torch.randn(people, PIXELS, generator=generator, dtype=torch.float64),
+        "queries": torch.randn(queries, PIXELS, generator=generator, dtype=torch.float64),
+        "person_group": person_group,
+        "person_attributes": torch.stack([person_group, (person_group + 1).clamp(max=1)], dim=1),
+        "teacher_person": moved[:people],
+        "teacher_prompt": moved[people : people + PROMPTS],
+        "teacher_group_prompt": moved[people + PROMPTS :],
+        "group_prompt_of": torch.arange(2 * GROUPS) % GROUPS,
         "pixels": pixels,
         "tokens": tokens,
         "twin": twin,
@@ -118,6 +148,7 @@ def global_batch(name: str) -> dict[str, Tensor]:
         "caption_id": torch.randint(0, 5, (ROWS,), generator=generator),
         "teacher_image": teacher[0],
         "teacher_twin": teacher[1],
+        "teacher_text": teacher[2],
     }
 
 
@@ -125,25 +156,32 @@ def value_and_gradients(case: tuple[type[Loss], int, str], rank: int, world: int
     """Encode this rank's rows, gather, score, and average over ranks as DistributedDataParallel does."""
     kind, index, name = case
     towers, loss, batch = Towers(), kind(**OPTIONS[kind][index]), global_batch(name)
-    loss.prepare(WIDTH, seed=4)
+    loss.prepare(WIDTH, seed=4, prompts=PROMPTS)
     loss.double()
     size = ROWS // world
     rows = slice(rank * size, (rank + 1) * size)
+    person_rows = slice(rank * PEOPLE // world, (rank + 1) * PEOPLE // world)
     twin_row = batch["has_twin"][rows].nonzero().flatten()
-    # Anchors and the drawn twins in one forward, as the module does.
-    pictures = torch.cat([batch["pixels"][rows], batch["twin"][rows][twin_row]])
+    # Anchors, the drawn twins and people in one forward, as the module does.
+    pictures = torch.cat([batch["pixels"][rows], batch["twin"][rows][twin_row], batch["people"][person_rows]])
     encoded = F.normalize(pictures @ towers.image, dim=1)
-    twin = torch.zeros(size, WIDTH, dtype=torch.float64).index_copy(0, twin_row, encoded[size:])
+    drawn, person = encoded[size:].split([len(twin_row), PEOPLE // world])
+    twin = torch.zeros(size, WIDTH, dtype=torch.float64).index_copy(0, twin_row, drawn)
+    queries = F.normalize(batch["queries"] @ towers.text, dim=1)
     features = Features(
         image=gather_with_gradient(encoded[:size]),
         text=gather_with_gradient(F.normalize(batch["tokens"][rows] @ towers.text, dim=1)),
         twin=gather_with_gradient(twin),
         logit_scale=towers.log_scale.exp(),
         logit_bias=towers.bias,
+        person=gather_with_gradient(person),
+        prompt=queries[:PROMPTS],
+        group_prompt=queries[PROMPTS:],
         rows=rows,
+        person_rows=person_rows,
         step=2,
         seed=4,
-        **{key: batch[key] for key in ("source", "has_twin", "group", "caption_id", "teacher_image", "teacher_twin")},
+        **{key: value for key, value in batch.items() if key not in ("pixels", "tokens", "twin", "people", "queries")},
     )
     loss(replace(features, step=1))  # what a loss remembers of a step must not depend on the number of ranks either
     value = torch.stack(list(loss(features).values())).sum()

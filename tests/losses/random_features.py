@@ -14,7 +14,10 @@ def unit_rows(rows: int, width: int, generator: torch.Generator) -> Tensor:
 
 
 def random_features(rows: int = 12, width: int = 5, seed: int = 0, **changes: object) -> Features:
-    """A float64 batch on one process: both sources, duplicate captions and groups, twins on two thirds of the rows."""
+    """A float64 batch on one process: both sources, duplicate captions and groups, twins on two thirds of the rows.
+
+    Beside it 13 people of three groups, one of them unknown; four neutral prompts, and two prompts of each group.
+    """
     generator = torch.Generator().manual_seed(seed)
     has_twin = torch.arange(rows) % 3 != 1
     source = torch.randint(0, 3, (rows,), generator=generator)
@@ -33,5 +36,19 @@ def random_features(rows: int = 12, width: int = 5, seed: int = 0, **changes: ob
         "teacher_twin": unit_rows(rows, width, generator) * has_twin.unsqueeze(1),
         "step": 3,
         "seed": 11,
+    }
+    queries, teacher_queries = unit_rows(10, width, generator), unit_rows(10, width, generator)
+    group = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, -1])
+    values |= {
+        "teacher_text": unit_rows(rows, width, generator),
+        "person": unit_rows(13, width, generator),
+        "person_group": group,
+        "person_attributes": torch.stack([group, group.clamp(max=1)], dim=1),
+        "teacher_person": unit_rows(13, width, generator),
+        "prompt": queries[:4],
+        "group_prompt": queries[4:],
+        "group_prompt_of": torch.tensor([0, 1, 2, 2, 1, 0]),
+        "teacher_prompt": teacher_queries[:4],
+        "teacher_group_prompt": teacher_queries[4:],
     }
     return Features(**(values | changes))  # type: ignore[arg-type]

@@ -60,4 +60,5 @@ def test_cases_are_not_vacuous() -> None:
     for case in CASES:
         if case[2] == "uneven":
             result = value_and_gradients(case, rank=0, world=1)
-            assert result["image"].abs().max() > 1e-4, case_name(*case)
+            # What reads prompts alone reaches the text tower only.
+            assert max(result["image"].abs().max(), result["text"].abs().max()) > 1e-4, case_name(*case)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bias_train.callbacks.weights import ExponentialMovingAverage
 from losses import ConstrainedGap, InfoNCE, Loss, SourceAdversary
-from models import LossTerm, OptimizerConfig, RetrieverModule
+from models import LossTerm, OptimizerConfig, PromptConfig, RetrieverModule
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "loss"
 STEPS, CUT = 6, 3
@@ -140,8 +140,12 @@ def test_each_shipped_loss_is_built_and_asks_for_twins_where_its_file_draws_them
     config = yaml.safe_load(path.read_text())
     parser = ArgumentParser(exit_on_error=False, parser_mode="omegaconf+")
     parser.add_argument("--losses", type=dict[str, LossTerm])
-    parsed = parser.parse_object({"losses": config["model"]["losses"]})
-    terms: dict[str, LossTerm] = parser.instantiate(parsed).losses
+    parser.add_argument("--prompts", type=PromptConfig | None)
+    given = {name: config["model"][name] for name in ("losses", "prompts") if name in config["model"]}
+    built = parser.instantiate(parser.parse_object(given))
+    terms: dict[str, LossTerm] = built.losses
     assert all(isinstance(term.loss, Loss) for term in terms.values())
-    module = RetrieverModule(tiny(tmp_path), terms)
+    module = RetrieverModule(tiny(tmp_path), terms, prompts=built.prompts)
     assert module.needs_twin == (config["data"]["init_args"]["twin_share"] > 0)
+    # Neutral queries are given exactly where some loss reads them.
+    assert any(term.loss.needs_prompts for term in terms.values()) == (built.prompts is not None)

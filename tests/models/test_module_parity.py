@@ -11,8 +11,18 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from tiny_retriever import CAPTIONS, SharesKept, TinyData, make_batch, random_images, tiny, trainer
 
-from losses import InfoNCE, RankHinge, TwinConsistency
-from models import LossTerm
+from losses import (
+    AttributeAdversary,
+    GroupScores,
+    GroupSpread,
+    InfoNCE,
+    JointAlignment,
+    KeepStart,
+    PromptAdversary,
+    RankHinge,
+    TwinConsistency,
+)
+from models import LossTerm, PromptConfig
 
 QUERIES = tuple(CAPTIONS[:5])
 GALLERY = 11
@@ -45,18 +55,39 @@ class Record(Callback):
         torch.save(saved, self.folder / f"rank{trainer.global_rank}.pt")
 
 
+# Groups that lie on one rank only, unknown people, and a batch of one group.
+PEOPLE = [(0, 0, 1, 1, 2, 2, 0, -1, 0, 0), (-1, 1, 1, 0, 0, 0, 2, 1, 2, 1), (1,) * 10]
+PROMPTS = PromptConfig(
+    neutral=["a photo of a smart person", "a photo of a lazy person", "a photo of a rich person"],
+    groups={name: [f"a photo of a {name} person", f"a {name} face"] for name in ("red", "green", "blue")},
+)
+
+
+def social_losses() -> dict[str, LossTerm]:
+    return {
+        "prompts": LossTerm(PromptAdversary(groups=3), 0.5),
+        "attributes": LossTerm(AttributeAdversary(groups=[3, 2], hidden=4), 0.5),
+        "scores": LossTerm(GroupScores(), 0.5),
+        "spread": LossTerm(GroupSpread(), 5.0),
+        "joint": LossTerm(JointAlignment(), 0.5),
+        "keep": LossTerm(KeepStart(of=["captions", "people", "prompts", "group_prompts"]), 5.0),
+    }
+
+
 def run(folder: Path, world: int) -> list[dict[str, Any]]:
     folder.mkdir()
     retriever = tiny(folder, "vit", seed=1)  # no batch norm: its statistics are each rank's own
-    batches = [make_batch(retriever, 8, twins, seed=seed) for seed, twins in enumerate([(0, 1, 6), (2,), (4, 5, 7)])]
+    drawn = [(0, 1, 6), (2,), (4, 5, 7)]
+    batches = [make_batch(retriever, 8, twins, seed, PEOPLE[seed]) for seed, twins in enumerate(drawn)]
     batches[0]["caption_id"][5] = batches[0]["caption_id"][0]  # a duplicate that lies on the other rank
     batches[1]["tokens"] = batches[1]["tokens"][[0, 0, 0, 0, 1, 2, 3, 4]]  # encoded once on one rank, each on the other
     losses = {
         "contrastive": LossTerm(InfoNCE()),
         "hinge": LossTerm(RankHinge(two_sided=True, p=0.7), 0.5),
         "twins": LossTerm(TwinConsistency(teacher="frozen"), 0.3),
+        **social_losses(),
     }
-    module = SharesKept(retriever, losses, gradient_share_every=1)
+    module = SharesKept(retriever, losses, gradient_share_every=1, prompts=PROMPTS)
     data = TinyData(batches, random_images(GALLERY, 16, seed=5), QUERIES, twin_share=0.4)
     strategy: Any = "auto" if world == 1 else DDPStrategy(process_group_backend="gloo", start_method="spawn")
     trainer(folder, devices=world, strategy=strategy, max_steps=3, callbacks=[Record(folder)]).fit(module, data)
@@ -90,12 +121,16 @@ def test_figures_are_those_of_one_process(runs: tuple[dict[str, Any], list[dict[
         for expected, found in zip(alone["figures"], rank["figures"], strict=True):
             assert found.keys() == expected.keys()
             assert {"train/contrastive/infonce", "train/hinge/rank_hinge"} <= found.keys()
+            assert {"train/scores/groups_left_out", "train/prompts/accuracy"} <= found.keys()
             for name, value in expected.items():
                 assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
         assert rank["shares"].keys() == {0, 1, 2}
         for step, shares in rank["shares"].items():
-            assert shares == pytest.approx(alone["shares"][step], rel=1e-3)
-            assert min(shares.values()) > 0.01
+            assert shares == pytest.approx(alone["shares"][step], rel=1e-3, abs=1e-4)
+            # The start has moved from itself only after a step, and the last batch has people of one group.
+            still = {0: {"keep"}, 1: set(), 2: {"prompts", "attributes", "scores", "joint"}}[step]
+            for name, share in shares.items():
+                assert (share < 1e-6) if name in still else (share > 1e-3), (step, name)
 
 
 def test_gallery_is_whole_on_every_rank(runs: tuple[dict[str, Any], list[dict[str, Any]]]) -> None:

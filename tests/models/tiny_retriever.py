@@ -40,12 +40,25 @@ def random_images(count: int, side: int, seed: int = 0) -> Tensor:
 
 
 def make_batch(
-    retriever: OpenClipRetriever, size: int = 8, twins: tuple[int, ...] = (), seed: int = 0
+    retriever: OpenClipRetriever,
+    size: int = 8,
+    twins: tuple[int, ...] = (),
+    seed: int = 0,
+    people: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
-    """A training batch; row i has the i-th caption, and the rows in ``twins`` have a generated twin."""
+    """A training batch; row i has the i-th caption, and the rows in ``twins`` have a generated twin.
+
+    Beside them stand people of these groups, where any are given; their second attribute is whether a group is 0.
+    """
     side = retriever.image_size[0]
     captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(size)]
-    return {
+    beside = {}
+    if people is not None:
+        group = torch.tensor(people, dtype=torch.int64)
+        attributes = torch.stack([group, (group > 0).long()], dim=1)
+        images = random_images(len(people), side, seed + 2)
+        beside = {"person": images, "person_group": group, "person_attributes": attributes}
+    return beside | {
         "image": random_images(size, side, seed),
         "tokens": retriever.tokenize(captions),
         "caption": captions,
@@ -61,7 +74,10 @@ def make_batch(
 
 def rows_of(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
     """The part of a batch that one rank gets."""
-    part = {k: v[start:stop] for k, v in batch.items() if not k.startswith("twin")}
+    part = {k: v[start:stop] for k, v in batch.items() if not k.startswith(("twin", "person"))}
+    each = (stop - start) * len(batch.get("person", ())) // len(batch["image"])
+    first = start // (stop - start) * each
+    part |= {k: v[first : first + each] for k, v in batch.items() if k.startswith("person")}
     mine = (batch["twin_index"] >= start) & (batch["twin_index"] < stop)
     return part | {
         "twin": batch["twin"][mine],
