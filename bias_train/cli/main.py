@@ -17,6 +17,7 @@ COMMANDS = {
     "synthesize": ("generate pictures for photos, as twins of them", "bias_train.cli.synthesize"),
     "audit": ("measure the bias of any retriever, with intervals and tests", "bias_train.cli.audit"),
     "erase": ("remove a bias from finished vectors or weights, without training", "bias_train.cli.erase"),
+    "remedy": ("fit, compare and apply remedies against social bias", "bias_train.cli.remedy"),
     "explain": ("show what a bias is made of", "bias_train.cli.explain"),
     "report": ("write an HTML report of runs or of a sweep", "bias_train.cli.report"),
     "wandb": ("send offline runs to W&B, and set up a dashboard there", "bias_train.cli.wandb"),

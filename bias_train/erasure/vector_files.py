@@ -1,11 +1,11 @@
-"""An eraser applied to an index on disk, a piece at a time and without knowing what made a picture."""
+"""A map of vectors, such as an eraser, applied to an index on disk, a piece at a time and without any labels."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,14 @@ from bias_train.errors import RunError
 from bias_train.files import replacing
 from models.erasure import LinearEraser
 
-Erase = Callable[[NDArray[Any], int], NDArray[Any]]
+Change = Callable[[NDArray[Any], int], NDArray[Any]]
+Side = Literal["image", "text"]
 
-_NAMES = ("image", "vectors", "embedding", "embeddings")
+# Columns of tables hold both sides, told apart by another column.
+_NAMES: dict[Side, tuple[str, ...]] = {
+    "image": ("image", "vectors", "embedding", "embeddings"),
+    "text": ("text", "queries", "embedding", "embeddings"),
+}
 _UNIT = 1e-3  # how far from unit length a stored cosine embedding may be
 
 
@@ -54,22 +59,50 @@ def erase_file(
         RunError: naming the file, where it is missing, has another form or width, or holds rows that are not of unit
             length though the eraser needs that.
     """
+
+    def erase(rows: NDArray[Any], first: int) -> NDArray[Any]:
+        return _erased(eraser, rows, first, source, renormalise)
+
+    return map_file(erase, source, result, name=name, chunk=chunk)
+
+
+def map_file(
+    change: Change,
+    source: Path,
+    result: Path,
+    *,
+    name: str | None = None,
+    side: Side = "image",
+    chunk: int = 16384,
+) -> int:
+    """Write a copy of an index with its vectors of one side changed, see :func:`erase_file`.
+
+    Args:
+        change: takes some rows [n, D] and the number of the first, and gives the rows that stand instead.
+        source: the index.
+        result: another file of the same ending; it appears when it is whole.
+        name: array or column; None takes the first of the side's usual names that is there.
+        side: "image", or "text" for queries.
+        chunk: rows at once.
+
+    Returns:
+        Vectors changed.
+
+    Raises:
+        RunError: naming the file, where it is missing or has another form.
+    """
     kinds = {".npy": _npy, ".npz": _npz, ".parquet": _parquet}
     if source.suffix not in kinds or source.suffix != result.suffix:
         raise RunError(f"{source} and {result} must both end in one of {', '.join(kinds)}")
     if not source.is_file():
         raise RunError(f"{source}: there is no such file")
     if result.exists() and result.samefile(source):
-        raise RunError(f"{result} is the index itself: name another file, so that the unerased one stays")
+        raise RunError(f"{result} is the index itself: name another file, so that this one stays")
     if chunk < 1:
         raise RunError(f"--chunk is {chunk}; give 1 or more rows")
-
-    def erase(rows: NDArray[Any], first: int) -> NDArray[Any]:
-        return _erased(eraser, rows, first, source, renormalise)
-
     try:
         with replacing(result) as partial:
-            return kinds[source.suffix](source, partial, name, chunk, erase)
+            return kinds[source.suffix](source, partial, name, side, chunk, change)
     except (zipfile.BadZipFile, pa.ArrowException, EOFError) as error:
         raise RunError(f"{source}: cannot be read as {source.suffix} ({error})") from error
     except OSError as error:
@@ -91,30 +124,30 @@ def _erased(eraser: LinearEraser, rows: NDArray[Any], first: int, source: Path, 
     return eraser.apply(torch.from_numpy(work), renormalise=renormalise).numpy().astype(rows.dtype)
 
 
-def _npy(source: Path, partial: Path, name: str | None, chunk: int, erase: Erase) -> int:
+def _npy(source: Path, partial: Path, name: str | None, side: Side, chunk: int, change: Change) -> int:
     with source.open("rb") as read, partial.open("wb") as write:
-        return _stream(read, write, chunk, erase, source)
+        return _stream(read, write, chunk, change, source)
 
 
-def _npz(source: Path, partial: Path, name: str | None, chunk: int, erase: Erase) -> int:
+def _npz(source: Path, partial: Path, name: str | None, side: Side, chunk: int, change: Change) -> int:
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(partial, "w", allowZip64=True) as new:
         held = [member.filename.removesuffix(".npy") for member in old.infolist()]
-        chosen = _chosen(source, held, name, "array")
+        chosen = _chosen(source, held, name, side, "array")
         count = 0
         for member in old.infolist():
             info = zipfile.ZipInfo(member.filename)
             info.compress_type = member.compress_type
             with old.open(member) as read, new.open(info, "w", force_zip64=True) as write:
                 if member.filename == f"{chosen}.npy":
-                    count = _stream(read, write, chunk, erase, source)
+                    count = _stream(read, write, chunk, change, source)
                 else:
                     while block := read.read(1 << 20):
                         write.write(block)
     return count
 
 
-def _stream(read: IO[bytes], write: IO[bytes], chunk: int, erase: Erase, source: Path) -> int:
-    """Copy one array in .npy's form, erased."""
+def _stream(read: IO[bytes], write: IO[bytes], chunk: int, change: Change, source: Path) -> int:
+    """Copy one array in .npy's form, changed."""
     try:
         version = npy.read_magic(read)
         header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
@@ -130,29 +163,29 @@ def _stream(read: IO[bytes], write: IO[bytes], chunk: int, erase: Erase, source:
         block = read.read(rows * size)
         if len(block) != rows * size:
             raise RunError(f"{source}: ends within row {first + len(block) // size}")
-        write.write(erase(np.frombuffer(block, dtype=dtype).reshape(rows, shape[1]), first).tobytes())
+        write.write(change(np.frombuffer(block, dtype=dtype).reshape(rows, shape[1]), first).tobytes())
     return int(shape[0])
 
 
-def _parquet(source: Path, partial: Path, name: str | None, chunk: int, erase: Erase) -> int:
+def _parquet(source: Path, partial: Path, name: str | None, side: Side, chunk: int, change: Change) -> int:
     with pyarrow.parquet.ParquetFile(source) as old:
         schema = old.schema_arrow
-        chosen = _chosen(source, schema.names, name, "column")
+        chosen = _chosen(source, schema.names, name, side, "column")
         place, count, first = schema.get_field_index(chosen), 0, 0
         with pyarrow.parquet.ParquetWriter(partial, schema) as new:
             for batch in old.iter_batches(chunk):
-                pictures = np.ones(len(batch), dtype=bool)
+                mine = np.ones(len(batch), dtype=bool)
                 if "side" in schema.names:
-                    pictures = np.asarray(batch.column("side").to_pylist()) == "image"
-                column = _column(batch.column(place), pictures, first, erase, source)
+                    mine = np.asarray(batch.column("side").to_pylist()) == side
+                column = _column(batch.column(place), mine, first, change, source)
                 columns = [column if i == place else batch.column(i) for i in range(batch.num_columns)]
                 new.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
-                count += int(pictures.sum())
+                count += int(mine.sum())
                 first += len(batch)
     return count
 
 
-def _column(column: Any, pictures: NDArray[np.bool_], first: int, erase: Erase, source: Path) -> Any:
+def _column(column: Any, mine: NDArray[np.bool_], first: int, change: Change, source: Path) -> Any:
     kind = column.type
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         raise RunError(f"{source}: the column of vectors is {kind}; it must hold lists of floats")
@@ -162,8 +195,8 @@ def _column(column: Any, pictures: NDArray[np.bool_], first: int, erase: Erase, 
     rows = flat.reshape(len(column), -1).copy()
     if not (pa.types.is_fixed_size_list(kind) or (_lengths(column) == rows.shape[1]).all()):
         raise RunError(f"{source}: the vectors from row {first} on are not of one length")
-    if pictures.any():
-        rows[pictures] = erase(rows[pictures], first)
+    if mine.any():
+        rows[mine] = change(rows[mine], first)
     return _lists(rows, kind)
 
 
@@ -181,10 +214,10 @@ def _lists(rows: NDArray[Any], kind: Any) -> Any:
     return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values, type=kind)
 
 
-def _chosen(source: Path, held: list[str], name: str | None, what: str) -> str:
-    found: Iterator[str] = (n for n in ((name,) if name else _NAMES) if n in held)
+def _chosen(source: Path, held: list[str], name: str | None, side: Side, what: str) -> str:
+    found: Iterator[str] = (n for n in ((name,) if name else _NAMES[side]) if n in held)
     chosen = next(found, None)
     if chosen is None:
-        asked = f"no {what} {name!r}" if name else f"no {what} named {', '.join(_NAMES)}"
+        asked = f"no {what} {name!r}" if name else f"no {what} named {', '.join(_NAMES[side])}"
         raise RunError(f"{source}: has {asked}; it holds {', '.join(held)} (choose with --name)")
     return chosen

@@ -1,4 +1,4 @@
-"""Folding an eraser into the last linear layer of an image tower, so that a checkpoint needs nothing beside it.
+"""Folding an eraser into the last linear layer of a tower, so that a checkpoint needs nothing beside it.
 
 Retrieval normalises after the projection, so for a projection ``W`` and an eraser ``P`` the embedding
 ``P (W x / |W x|)`` brought to unit length is that of ``(P W) x``: for a linear eraser folding is exact. The bias of an
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from models.erasure.eraser import LinearEraser
 from models.errors import ModelError
 from models.retriever import Retriever
+
+Side = Literal["image", "text"]
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,19 @@ class Projection:
     where: str
 
 
-def projection_of(retriever: Retriever) -> Projection:
-    """Find the last linear layer of a retriever's image tower.
+def projection_of(retriever: Retriever, side: Side = "image") -> Projection:
+    """Find the last linear layer of a retriever's image or text tower.
 
     Known are open_clip's vision transformers (``visual.proj``), its residual networks (``visual.attnpool.c_proj``),
-    timm's towers (``visual.head`` or the trunk's own classifier) and Hugging Face's ``visual_projection``.
+    timm's towers (``visual.head`` or the trunk's own classifier) and Hugging Face's ``visual_projection``; of text
+    towers ``text_projection``, wherever the library keeps it.
 
     Raises:
         ModelError: where the tower ends in something else, such as SigLIP's attention pooling.
     """
     model: Any = retriever.model
+    if side == "text":
+        return _text_projection(model)
     visual = getattr(model, "visual", None)
     layer: Any = None
     if visual is None:
@@ -66,6 +71,19 @@ def projection_of(retriever: Retriever) -> Projection:
     return Projection(layer.weight, layer.bias, False, where)
 
 
+def _text_projection(model: Any) -> Projection:
+    place, owner = ("text.text_projection", model.text) if hasattr(model, "text") else ("text_projection", model)
+    layer = getattr(owner, "text_projection", None)
+    if isinstance(layer, nn.Parameter):
+        return Projection(layer, None, True, place)
+    if isinstance(layer, nn.Linear):
+        return Projection(layer.weight, layer.bias, False, place)
+    raise ModelError(
+        f"the text tower ({type(owner).__name__}) ends in no linear layer that a map could be folded into: apply it to "
+        "the queries' embeddings"
+    )
+
+
 def _timm_layer(visual: Any) -> tuple[Any, str]:
     parts = dict(visual.head.named_children())
     if "proj" in parts:
@@ -78,15 +96,16 @@ def _timm_layer(visual: Any) -> tuple[Any, str]:
 
 
 @torch.no_grad()
-def fold(retriever: Retriever, eraser: LinearEraser) -> Projection:
+def fold(retriever: Retriever, eraser: LinearEraser, side: Side = "image") -> Projection:
     """Fold an eraser into a retriever's weights, in place.
 
-    What comes out is compared with the eraser's own on two made-up pictures, so that a tower with something between
-    the layer and its output is refused and left as it was.
+    What comes out is compared with the eraser's own on two made-up pictures or texts, so that a tower with something
+    between the layer and its output is refused and left as it was.
 
     Args:
-        retriever: its image projection is changed.
+        retriever: its projection is changed.
         eraser: a linear one of the retriever's width.
+        side: whose embeddings it maps.
 
     Returns:
         The changed layer.
@@ -101,15 +120,15 @@ def fold(retriever: Retriever, eraser: LinearEraser) -> Projection:
         )
     if eraser.width != retriever.embed_dim:
         raise ModelError(f"the eraser is {eraser.width} wide, but the retriever embeds into {retriever.embed_dim}")
-    layer = projection_of(retriever)
-    before = _embed_noise(retriever)
+    layer = projection_of(retriever, side)
+    before = _embed_noise(retriever, side)
     kept = [t.detach().clone() for t in (layer.weight, layer.bias) if t is not None]
     matrix = eraser.matrix.to(layer.weight.device)
     weight = layer.weight.double()
     layer.weight.copy_(weight @ matrix.T if layer.transposed else matrix @ weight)
     if layer.bias is not None:
         layer.bias.copy_(matrix @ layer.bias.double())
-    after, wanted = _embed_noise(retriever), eraser.apply(before)
+    after, wanted = _embed_noise(retriever, side), eraser.apply(before)
     # Weights in half precision round the product.
     tolerance = 1e-4 if layer.weight.dtype == torch.float32 else 0.05
     if not torch.allclose(after, wanted, atol=tolerance):
@@ -138,8 +157,8 @@ def folded(retriever: Retriever, eraser: LinearEraser) -> Iterator[Retriever]:
                 tensor.copy_(old)
 
 
-def _embed_noise(retriever: Retriever) -> Tensor:
-    """Two made-up pictures, embedded as in evaluation: [2, D]."""
+def _embed_noise(retriever: Retriever, side: Side) -> Tensor:
+    """Two made-up pictures or texts, embedded as in evaluation: [2, D]."""
     generator = torch.Generator().manual_seed(0)
     height, width = retriever.image_size
     images = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=generator)
@@ -148,6 +167,10 @@ def _embed_noise(retriever: Retriever) -> Tensor:
     # Training under mixed precision would round, here alone, what is to be compared.
     device = next(retriever.parameters()).device
     with torch.autocast(device.type, enabled=False):
-        embedded = F.normalize(retriever.encode_image(images.to(device)).float(), dim=-1)
+        if side == "image":
+            embedded = retriever.encode_image(images.to(device))
+        else:
+            embedded = retriever.encode_text(retriever.tokenize(["a photo of a dog", "red"]).to(device))
+        embedded = F.normalize(embedded.float(), dim=-1)
     retriever.train(training)
     return embedded

@@ -9,7 +9,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from tiny_retriever import TEXT, VISION, random_images, tiny
+from tiny_retriever import TEXT, VISION, random_images, tiny, write_config
 from torch.nn.functional import normalize
 
 from models import HuggingFaceRetriever, ModelError, OpenClipRetriever
@@ -151,3 +151,31 @@ def test_a_zero_bias_is_no_bias(tmp_path: Path) -> None:
     before = embed(retriever)
     fold(retriever, eraser)
     torch.testing.assert_close(embed(retriever), eraser.apply(before), rtol=0, atol=1e-5)
+
+
+def embed_text(retriever: Retriever) -> torch.Tensor:
+    with torch.no_grad():
+        return retriever.eval().encode_text(retriever.tokenize(["a dog", "two green spheres", "a"]))
+
+
+@pytest.mark.parametrize("kind", ["open_clip", "open_clip, its own text tower", "hugging face"])
+def test_a_map_of_queries_folds_into_the_text_tower(tmp_path: Path, clip: HuggingFaceRetriever, kind: str) -> None:
+    retriever: Retriever = clip
+    if kind != "hugging face":
+        own = {"custom_text": True} if "own" in kind else {}
+        retriever = OpenClipRetriever(config=write_config(tmp_path, **own))
+    state = {name: tensor.clone() for name, tensor in retriever.state_dict().items()}
+    eraser = some_eraser(retriever.embed_dim)
+    before, images = embed_text(retriever), embed(retriever)
+    layer = fold(retriever, eraser, "text")
+    assert layer.where == ("text.text_projection" if "own" in kind else "text_projection")
+    torch.testing.assert_close(embed_text(retriever), eraser.apply(before), rtol=0, atol=1e-5)
+    assert torch.equal(embed(retriever), images)
+    retriever.load_state_dict(state)
+
+
+def test_a_text_tower_without_a_projection_is_refused(tmp_path: Path) -> None:
+    retriever = tiny(tmp_path)
+    retriever.model.text_projection = None
+    with pytest.raises(ModelError, match="the text tower"):
+        fold(retriever, some_eraser(12), "text")

@@ -1,0 +1,1 @@
+"""Remedies against social bias side by side: what each takes away, and what it costs."""
