@@ -39,6 +39,8 @@ bench: $(VENV)/ready
 	$(RUN)/python tests/benchmarks/stream.py $(if $(OPEN_CLIP_PYTHON),--open-clip-python $(OPEN_CLIP_PYTHON))
 	$(RUN)/python tests/benchmarks/index.py
 	$(RUN)/python tests/benchmarks/audit.py
+	$(RUN)/python tests/benchmarks/social.py
+	$(RUN)/python tests/benchmarks/loss.py
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \

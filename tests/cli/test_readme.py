@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ def test_shard_commands_parse(command: list[str]) -> None:
     options, rest = _parser().parse_known_args(command[1:])
     # `plan` takes the options of `fit` too.
     assert not rest or (options.command == "plan" and all(word.startswith("--data.") for word in rest))
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c[0] in ("audit", "remedy")], ids=" ".join)
+def test_audits_and_remedies_parse(command: list[str]) -> None:
+    parser = import_module(COMMANDS[command[0]][1])._parser()
+    assert parser.parse_args(command[1:])
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c[0] == "fit"], ids=" ".join)
