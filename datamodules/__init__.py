@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datamodules.errors import DataError as DataError
+    from datamodules.faces import FacesDataModule as FacesDataModule
     from datamodules.index import ShardIndex as ShardIndex
     from datamodules.index import build_index as build_index
     from datamodules.mixed_source import MixedSourceDataModule as MixedSourceDataModule
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "DataError": "errors",
+    "FacesDataModule": "faces",
     "ImageFormat": "reencode",
     "MixSpec": "plan",
     "MixedSourceDataModule": "mixed_source",

@@ -69,6 +69,8 @@ def _add_compare(commands: Any) -> None:
                          "measured only (default: 0.5)")  # fmt: skip
     figures.add_argument("--held-out-words", type=float, default=0.5, metavar="SHARE", help="of the words, measured "
                          "only; 0 fits to all and measures all (default: 0.5)")  # fmt: skip
+    figures.add_argument("--splits", type=positive, default=1, metavar="N", help="average over N random splits; few "
+                         "people need several (default: 1)")  # fmt: skip
     figures.add_argument("--resamples", type=int, default=1000, metavar="N", help="behind each interval")
     figures.add_argument("--tolerance", type=float, default=1.0, metavar="POINTS", help="of recall that the best "
                          "remedy may cost (default: 1)")  # fmt: skip
@@ -155,16 +157,21 @@ def _add_fold(commands: Any) -> None:
 def _compare(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from bias_train.remedies.compare import compare
     from bias_train.remedies.config import load_remedies
     from bias_train.remedies.outcome import write_comparison
+    from bias_train.remedies.repeat import compare_repeatedly
     from bias_train.remedies.table import terminal
 
     remedies = load_remedies(options.remedies, options.only)
     chosen = _comparison_options(options)
     material, inputs = _material(options)
-    outcome = compare(
-        material, remedies, chosen, inputs=inputs, progress=lambda name: print(f"fitting {name}", file=sys.stderr)
+    outcome = compare_repeatedly(
+        material,
+        remedies,
+        chosen,
+        options.splits,
+        inputs=inputs,
+        progress=lambda name: print(f"fitting {name}", file=sys.stderr),
     )
     write_comparison(outcome, options.out)
     # A pipe has no width of its own, and a table cut at 80 columns loses figures.

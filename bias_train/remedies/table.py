@@ -39,9 +39,12 @@ def _table(comparison: Comparison) -> Table:
     k = comparison.k
     words = comparison.measured_words
     others = dict.fromkeys(row.label for row in comparison.rows if row.kind == "off_target")
+    splits = comparison.options.get("splits", 1)
+    over, of = (f" and {splits} splits", ", of one split") if splits > 1 else ("", "")
     table = Table(
-        caption=f"by {comparison.attribute}; means over words {words[0]}; in brackets 95 % intervals over pictures. "
-        "Excess: above a random retriever. In parentheses the change to none. Leakage: accuracy of a linear classifier",
+        caption=f"by {comparison.attribute}; means over words {words[0]}{over}; in brackets 95 % intervals over "
+        f"pictures{of}. Excess: above a random retriever. In parentheses the change to none. Leakage: accuracy of a "
+        "linear classifier",
         caption_justify="left",
     )
     table.add_column("remedy", overflow="fold")

@@ -66,8 +66,12 @@ def test_compare_vectors(given: list[str | Path], tmp_path: Path, capsys: pytest
     assert all(row["value"] > 70 for row in cut)
     assert document["inputs"]["words"]["file"].endswith("faces.npz")
     assert (tmp_path / "out" / "comparison.parquet").is_file()
-    assert remedy("compare", *given, "--only", "means", "--k", 20, "--resamples", 5, "--out", tmp_path / "one") == 0
-    assert list(json.loads((tmp_path / "one" / "comparison.json").read_text())["fitted"]) == ["means"]
+    few: list[str | Path] = ["--only", "means", "--splits", 2, "--k", 20, "--resamples", 5]  # type: ignore[list-item]
+    assert remedy("compare", *given, *few, "--out", tmp_path / "one") == 0
+    document = json.loads((tmp_path / "one" / "comparison.json").read_text())
+    assert list(document["fitted"]) == ["means"]
+    assert document["options"]["splits"] == 2
+    assert "fitting means, split 2 of 2" in capsys.readouterr().err
 
 
 def test_fit_and_apply(given: list[str | Path], vectors: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from bias_train.metrics.functional.retrieval import retrieval
 from bias_train.remedies.compare import ComparisonOptions, compare
 from bias_train.remedies.material import split
 from bias_train.remedies.outcome import Comparison, Row, write_comparison
+from bias_train.remedies.repeat import averaged, compare_repeatedly
 from bias_train.remedies.table import terminal, verdict
 from bias_train.stats import Bootstrap
 from losses.base import LossError
@@ -234,6 +235,36 @@ def test_no_excess_no_cut() -> None:
     assert math.isnan(row.value)
     assert "no excess" in row.note
     assert seen.best(5.0) is None
+
+
+def test_several_splits_are_averaged() -> None:
+    whole, some = material(), {"means": AttributeSubspace("pictures", full=True)}
+    quick = replace(OPTIONS, bootstrap=Bootstrap(resamples=10))
+    each = [compare(whole, some, replace(quick, seed=seed)) for seed in (5, 6, 7)]
+    mean = compare_repeatedly(whole, some, replace(quick, seed=5), 3)
+    for name, words in (("excess_max_skew", "held out"), ("ndkl", "calibrated")):
+        alone = [of(one, "means", name, 20, words=words) for one in each]
+        row = of(mean, "means", name, 20, words=words)
+        for field in ("value", "low", "change", "change_high"):
+            assert getattr(row, field) == pytest.approx(np.mean([getattr(one, field) for one in alone]))
+        values = [one.value for one in alone]
+        assert f"mean over 3 splits, from {min(values):.4g} to {max(values):.4g}" in row.note
+    excess = [of(mean, remedy, "excess_max_skew", 20, words="held out").value for remedy in ("means", "none")]
+    assert of(mean, "means", "cut_max_skew", 20, words="held out").value == pytest.approx(
+        100 * (1 - excess[0] / excess[1])
+    )
+    assert mean.options["splits"] == 3
+    assert mean.cost("means") == pytest.approx(
+        max(-100 * np.mean([of(one, "means", name, k).change for one in each])
+            for name in ("t2i_R", "i2t_R") for k in (1, 5))
+    )  # fmt: skip
+    assert math.isnan(of(mean, "none", "t2i_R", 1).change)
+    # A remedy that failed on one split is there with the others, and its reason is told.
+    partly = averaged([each[0], replace(each[1], rows=each[1].rows[:1], skipped={"means": "why"})])
+    assert of(partly, "means", "ndkl", 20).note.startswith("mean over 1 splits")
+    assert partly.skipped == {"means": "why"}
+    with pytest.raises(RunError, match="--splits is 0"):
+        compare_repeatedly(whole, some, quick, 0)
 
 
 def test_the_files_hold_every_figure(found: Comparison, tmp_path: Path) -> None:
