@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from models.errors import ModelError
+from models.tensor_file import read_tensors, write_tensors
 
-_KEY = "eraser"  # of the metadata in the file
+_KIND, _COMMAND = "eraser", "bias-train erase fit"
 
 
 @dataclass(frozen=True)
@@ -111,12 +108,7 @@ class LinearEraser:
         tensors = {"weight": self.matrix.float().contiguous()}
         if self.bias is not None:
             tensors["bias"] = self.bias.float().contiguous()
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        document = {"strength": self.strength, **self.metadata}
-        save_file(tensors, str(partial), metadata={_KEY: json.dumps(document, sort_keys=True)})
-        partial.replace(path)
+        write_tensors(Path(path), tensors, _KIND, {"strength": self.strength, **self.metadata})
 
     @classmethod
     def load(cls, path: Path) -> LinearEraser:
@@ -125,17 +117,9 @@ class LinearEraser:
         Raises:
             ModelError: where the file is missing or is something else.
         """
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
-        except FileNotFoundError as error:
-            raise ModelError(f"{path}: there is no such eraser; `bias-train erase fit` writes one") from error
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path}: cannot be read as safetensors ({error})") from error
-        if _KEY not in metadata or "weight" not in tensors:
-            raise ModelError(f"{path}: holds no eraser; give a file that `bias-train erase fit` wrote")
-        document = json.loads(metadata[_KEY])
+        tensors, document = read_tensors(path, _KIND, _COMMAND)
+        if "weight" not in tensors:
+            raise ModelError(f"{path}: holds no eraser; give a file that `{_COMMAND}` wrote")
         strength = float(document.pop("strength"))
         bias = tensors.get("bias")
         return cls(tensors["weight"].double(), None if bias is None else bias.double(), strength, document)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from importlib import import_module
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
 from models.errors import ModelError
 from models.remedies.base import Fitted
+from models.tensor_file import read_tensors, write_tensors
 
-_KEY = "remedy"  # of the metadata in the file
+_KIND = "remedy"
 _HOME = "models.remedies."
 
 
@@ -30,12 +26,9 @@ def save_fitted(path: Path, fitted: Fitted) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ModelError(f"{path}: end the file's name in .safetensors")
-    path.parent.mkdir(parents=True, exist_ok=True)
     document = {"class": _name(type(fitted)), "metadata": fitted.metadata}
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in fitted.state().items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file(tensors, str(partial), metadata={_KEY: json.dumps(document, sort_keys=True)})
-    partial.replace(path)
+    write_tensors(path, tensors, _KIND, document)
 
 
 def load_fitted(path: Path, kind: type[Fitted] | None = None) -> Fitted:
@@ -51,17 +44,7 @@ def load_fitted(path: Path, kind: type[Fitted] | None = None) -> Fitted:
     Raises:
         ModelError: where the file is missing, is something else, or names a class that is not taken.
     """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: there is no such remedy; `bias-train remedy fit` writes one") from error
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: cannot be read as safetensors ({error})") from error
-    if _KEY not in metadata:
-        raise ModelError(f"{path}: holds no remedy; give a file that `bias-train remedy fit` wrote")
-    document = json.loads(metadata[_KEY])
+    tensors, document = read_tensors(path, _KIND, "bias-train remedy fit")
     if kind is not None and document["class"] != _name(kind):
         raise ModelError(f"{path}: is of class {document['class']}, not {_name(kind)}")
     return (kind or _class(path, document["class"])).of(tensors, document["metadata"])
