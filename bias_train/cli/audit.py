@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bias_train.cli.audit_social import add_social
-from bias_train.cli.inputs import add_inputs, embeddings_of
+from bias_train.cli.inputs import add_inputs, embeddings_of, subject_of
+from bias_train.cli.terminal import wide_console
 from bias_train.errors import RunError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def _source(options: argparse.Namespace) -> int:
         for location in options.calibration
         for warning in check_leakage(embeddings, read_calibration(location), from_shards=bool(options.shards))
     ]
-    name = _name(options)
+    name = subject_of(options, options.embeddings)
     outcome = audit_source(
         embeddings,
         chosen,
@@ -210,15 +210,6 @@ def read_similarity(path: Path) -> dict[str, float]:
     return dict(zip(map(str, table["key"].to_pylist()), values, strict=True))
 
 
-def _name(options: argparse.Namespace) -> str:
-    """What the audit is called: the run, file or model."""
-    for value in (options.run, options.embeddings):
-        if value is not None:
-            return Path(value).resolve().stem
-    given = options.model or options.hf_model or options.model_config
-    return Path(given).stem if given else "audit"
-
-
 def _inputs(options: argparse.Namespace) -> dict[str, Any]:
     names = ("run", "model", "model_config", "hf_model", "pretrained", "shards", "embeddings", "relevance", "limit",
              "against", "calibration", "similarity", "normalise")  # fmt: skip
@@ -237,11 +228,8 @@ def _report(outcome: Outcome, path: Path) -> None:
 
 
 def _print(outcome: Outcome, folder: Path) -> None:
-    from rich.console import Console
-
     from bias_train.audit.table import terminal
 
-    # A pipe has no width of its own, and a table cut at 80 columns loses figures.
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = wide_console()
     console.print(terminal(outcome))
     console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)

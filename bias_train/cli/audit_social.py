@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bias_train.cli.inputs import add_retriever, device_of, positive, retriever_of
+from bias_train.cli.inputs import add_retriever, device_of, positive, retriever_of, subject_of
+from bias_train.cli.terminal import wide_console
 from bias_train.errors import RunError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
     taxonomy = None if options.vectors else taxonomy_of(options)
     corpus = _corpus(options, taxonomy)
     subject, skipped = _subject(options, taxonomy, chosen)
-    name = _name(options)
+    name = subject_of(options, options.vectors)
     outcome = audit_social(
         subject,
         chosen,
@@ -387,15 +387,6 @@ def _thumbnails(
     return top_pictures(outcome, subject.people, words, options.shards, options.thumbnails)
 
 
-def _name(options: argparse.Namespace) -> str:
-    """What the audit is called: the run, file or model."""
-    for value in (options.run, options.vectors):
-        if value is not None:
-            return Path(value).resolve().stem
-    given = options.model or options.hf_model or options.model_config
-    return Path(given).stem if given else "audit"
-
-
 def _inputs(options: argparse.Namespace) -> dict[str, Any]:
     names = ("run", "model", "model_config", "hf_model", "pretrained", "shards", "vectors", "limit", "words", "against",
              "pairs", "transfer", "corpus", "group_prompts", "group_terms")  # fmt: skip
@@ -404,11 +395,8 @@ def _inputs(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _print(outcome: SocialOutcome, folder: Path) -> None:
-    from rich.console import Console
-
     from bias_train.audit.social.table import terminal
 
-    # A pipe has no width of its own, and a table cut at 80 columns loses figures.
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = wide_console()
     console.print(terminal(outcome))
     console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)

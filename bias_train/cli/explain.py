@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bias_train.cli.inputs import WEIGHTS, add_inputs, embeddings_of
+from bias_train.cli.terminal import wide_console
 from bias_train.errors import RunError
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ def main(argv: list[str]) -> int:
     """
     parser = _parser()
     options = parser.parse_args(argv)
-
-    from rich.console import Console
 
     from bias_train.explain.files import write_explanation
     from bias_train.explain.findings import Choices, explain
@@ -52,8 +50,7 @@ def main(argv: list[str]) -> int:
     name = _name(options)
     output = options.output or Path("explanations") / name
     page = write_explanation(output, found, embeddings, title=name)
-    # A pipe has no width of its own, and a table cut at 80 columns loses figures.
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = wide_console()
     _show(console, found)
     console.print(f"explanation: {page}", markup=False, soft_wrap=True)
     return 0

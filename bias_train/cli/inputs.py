@@ -149,6 +149,20 @@ def retriever_of_run(run: Path, weights: str = WEIGHTS) -> Retriever:
     return other
 
 
+def subject_of(options: argparse.Namespace, vectors: Path | None) -> str:
+    """Name what a command measures: the run, the file of vectors, or the model.
+
+    Args:
+        options: with those of :func:`add_retriever`.
+        vectors: the file, where vectors are read.
+    """
+    for value in (options.run, vectors):
+        if value is not None:
+            return Path(value).resolve().stem
+    given = options.model or options.hf_model or options.model_config
+    return Path(given).stem if given else "audit"
+
+
 def device_of(options: argparse.Namespace) -> str:
     """Return the device that ``--device`` names; "auto" takes a GPU where there is one."""
     import torch

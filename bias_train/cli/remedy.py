@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bias_train.cli.inputs import add_retriever, device_of, positive, retriever_of
+from bias_train.cli.terminal import wide_console
 from bias_train.errors import RunError
 from bias_train.files import replacing
 
@@ -155,8 +156,6 @@ def _add_fold(commands: Any) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from bias_train.remedies.config import load_remedies
     from bias_train.remedies.outcome import write_comparison
     from bias_train.remedies.repeat import compare_repeatedly
@@ -174,9 +173,7 @@ def _compare(options: argparse.Namespace) -> int:
         progress=lambda name: print(f"fitting {name}", file=sys.stderr),
     )
     write_comparison(outcome, options.out)
-    # A pipe has no width of its own, and a table cut at 80 columns loses figures.
-    console = Console(width=None if sys.stdout.isatty() else 240, highlight=False)
-    console.print(terminal(outcome, options.tolerance))
+    wide_console(240).print(terminal(outcome, options.tolerance))
     print(f"wrote {options.out / 'comparison.json'} and {options.out / 'comparison.parquet'}")
     return 0
 

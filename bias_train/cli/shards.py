@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bias_train.cli.shards_plan import add_plan
+from bias_train.cli.terminal import wide_console
 from datamodules.errors import DataError
 
 # Everything heavy is imported where it is used: `bias-train --help` must answer at once.
@@ -514,12 +515,10 @@ def _print_problems(title: str, problems: Problems) -> None:
 
 
 def _print_inspection(name: str, found: Inspection) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    # A pipe has no width of its own, and a table cut at 80 columns loses figures.
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = wide_console()
     console.print(escape(name), style="bold")
     fewest, most = found.captions_per_sample
     for line in (

@@ -9,19 +9,15 @@ reading of the file included; memory is the most that was resident, as the syste
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
-from fresh_process import measure_process
-from tables import add_output, markdown, put_out
+from fresh_process import measure_process, row, run
 
-SECONDS, BYTES = 60.0, 2e9
 WIDTH = 512
+SIZE = "25,000 captions, 10,000 pictures, 512 dimensions"
 
 
 def write_vectors(path: Path, photos: int, captions: int, twins: int, generators: int) -> None:
@@ -64,10 +60,9 @@ def measure_once(vectors: Path, folder: Path, cores: int, extra: list[str]) -> d
     return measure_process([*command, "--output", str(folder), *extra], cores)
 
 
-def measure(folder: Path, cores: int, rounds: int) -> dict[str, Any]:
-    """Measure everything; the result is what --json writes."""
-    result: dict[str, Any] = {"machine": machine.describe(), "cores": cores, "rounds": rounds, "table": []}
-    machine.warn_if_busy(result["machine"])
+def measure(folder: Path, cores: int, rounds: int) -> list[dict[str, Any]]:
+    """Measure everything; one line of the table each."""
+    table = []
     sets = {
         "5,000 photos, 5 captions, a twin by one of two generators": (5000, 5, 1, 2),
         "2,500 photos, 10 captions, twins by three generators": (2500, 10, 3, 3),
@@ -77,44 +72,10 @@ def measure(folder: Path, cores: int, rounds: int) -> dict[str, Any]:
         write_vectors(vectors, *shape)
         for name, extra in (("", []), (", BCa", ["--interval", "bca"]), (", against itself", ["--against", vectors])):
             found = [measure_once(vectors, folder / "out", cores, [str(part) for part in extra]) for _ in range(rounds)]
-            result["table"].append(row(what + name, found, targeted=not extra or extra[0] != "--against"))
-    return result
-
-
-def row(what: str, found: list[dict[str, float]], *, targeted: bool) -> dict[str, Any]:
-    """One line of the table: the slowest and the largest of the rounds; two audits at once have no target."""
-    most = {name: max(one[name] for one in found) for name in found[0]}
-    met = not targeted or (most["seconds"] <= SECONDS and most["bytes"] <= BYTES)
-    return {"what": what, **most, "rounds": found, "targeted": targeted, "met": met}
-
-
-def report(result: dict[str, Any]) -> str:
-    """Lay out the result for people, as Markdown."""
-    size = "25,000 captions, 10,000 pictures, 512 dimensions"
-    head = [size, "s", "s of processor", "GB", f"at most {SECONDS:g} s, {BYTES / 1e9:g} GB"]
-    rows = [
-        [
-            line["what"],
-            f"{line['seconds']:.1f}",
-            f"{line['cpu_seconds']:.1f}",
-            f"{line['bytes'] / 1e9:.2f}",
-            ("met" if line["met"] else "MISSED") if line["targeted"] else "",
-        ]
-        for line in result["table"]
-    ]
-    return f"{markdown(head, rows)}\n\n{result['cores']} cores used; {machine.line(result['machine'])}"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cores", type=int, default=2, help="that the audit may use (default: 2)")
-    parser.add_argument("--rounds", type=int, default=1, help="audits of each kind; the slowest counts (default: 1)")
-    add_output(parser)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        result = measure(Path(folder), options.cores, options.rounds)
-    return put_out(options, result, report(result), result["table"])
+            # Two audits at once have no target.
+            table.append(row(what + name, found, targeted=not extra or extra[0] != "--against"))
+    return table
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, SIZE, measure))

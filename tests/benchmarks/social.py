@@ -10,21 +10,17 @@ counted it.
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
-from fresh_process import measure_process
-from tables import add_output, markdown, put_out
+from fresh_process import measure_process, row, run
 
-SECONDS, BYTES = 60.0, 2e9
 WORDS, PICTURES, WIDTH = 400, 11_000, 512
 RACES, GENDERS, CATEGORIES = 7, 2, 9
 KS = ("100", "500", "1000")
+SIZE = f"{WORDS} words, {PICTURES:,} pictures, {WIDTH} dimensions, k = {', '.join(KS)}"
 
 FIGURES = """
 import sys
@@ -70,10 +66,9 @@ def write_vectors(path: Path) -> None:
     )
 
 
-def measure(folder: Path, cores: int, rounds: int) -> dict[str, Any]:
-    """Measure everything; the result is what --json writes."""
-    result: dict[str, Any] = {"machine": machine.describe(), "cores": cores, "rounds": rounds, "table": []}
-    machine.warn_if_busy(result["machine"])
+def measure(folder: Path, cores: int, rounds: int) -> list[dict[str, Any]]:
+    """Measure everything; one line of the table each."""
+    table = []
     vectors = folder / "people.npz"
     write_vectors(vectors)
     command = str(Path(sys.executable).with_name("bias-train"))
@@ -87,39 +82,9 @@ def measure(folder: Path, cores: int, rounds: int) -> dict[str, Any]:
         ("audit of race, gender, race x gender", whole, False),
     ):
         found = [measure_process(line, cores) for _ in range(rounds)]
-        most = {name: max(one[name] for one in found) for name in found[0]}
-        met = not targeted or (most["seconds"] <= SECONDS and most["bytes"] <= BYTES)
-        result["table"].append({"what": what, **most, "rounds": found, "targeted": targeted, "met": met})
-    return result
-
-
-def report(result: dict[str, Any]) -> str:
-    """Lay out the result for people, as Markdown."""
-    size = f"{WORDS} words, {PICTURES:,} pictures, {WIDTH} dimensions, k = {', '.join(KS)}"
-    head = [size, "s", "s of processor", "GB", f"at most {SECONDS:g} s, {BYTES / 1e9:g} GB"]
-    rows = [
-        [
-            line["what"],
-            f"{line['seconds']:.1f}",
-            f"{line['cpu_seconds']:.1f}",
-            f"{line['bytes'] / 1e9:.2f}",
-            ("met" if line["met"] else "MISSED") if line["targeted"] else "",
-        ]
-        for line in result["table"]
-    ]
-    return f"{markdown(head, rows)}\n\n{result['cores']} cores used; {machine.line(result['machine'])}"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cores", type=int, default=2, help="that the audit may use (default: 2)")
-    parser.add_argument("--rounds", type=int, default=1, help="runs of each kind; the slowest counts (default: 1)")
-    add_output(parser)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        result = measure(Path(folder), options.cores, options.rounds)
-    return put_out(options, result, report(result), result["table"])
+        table.append(row(what, found, targeted=targeted))
+    return table
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, SIZE, measure))
