@@ -13,6 +13,7 @@ from datamodules.hashing import mix
 from datamodules.index import ShardIndex
 from datamodules.sample import ANCHOR
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _GAP, _TEXT_LINES, _FONT_SIZE, _MARGIN = 8, 2, 13, 110
 _PAPER, _INK, _FAINT = (255, 255, 255), (20, 20, 20), (110, 110, 110)
 
@@ -48,14 +49,14 @@ def contact_sheet(index: ShardIndex, path: str | Path, *, columns: int = 10, row
     for lines, height in zip(bands, band_heights, strict=True):
         for row, (name, pictures) in enumerate(lines):
             y = top + row * (tile + _GAP)
-            for at, text in enumerate(_wrapped(draw, font, name, _MARGIN - 2 * _GAP, 3)):
+            for at, text in enumerate(wrapped(draw, font, name, _MARGIN - 2 * _GAP, 3)):
                 draw.text((_GAP, y + at * line), text, _INK, font)
             for column, (sample, picture) in enumerate(pictures):
-                _paste(sheet, index, sample, picture, (_MARGIN + column * (tile + _GAP), y), tile, font)
+                paste_picture(sheet, index, sample, picture, (_MARGIN + column * (tile + _GAP), y), tile, font)
         for column, (sample, _) in enumerate(lines[0][1]):
             caption = _caption(index, sample)
             y = top + len(lines) * (tile + _GAP) - 4
-            for at, text in enumerate(_wrapped(draw, font, caption, tile, _TEXT_LINES)):
+            for at, text in enumerate(wrapped(draw, font, caption, tile, _TEXT_LINES)):
                 draw.text((_MARGIN + column * (tile + _GAP), y + at * line), text, _FAINT, font)
         top += height
     try:
@@ -110,15 +111,26 @@ def _sources(index: ShardIndex, columns: int, rows: int) -> list[list[_Line]]:
     return [[(name, list(pictures)) for name, pictures in band] for band in bands]
 
 
-def _paste(
+def paste_picture(
     sheet: Image.Image,
     index: ShardIndex,
     sample: int,
     picture: int | None,
     place: tuple[int, int],
     tile: int,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
 ) -> None:
+    """Draw one picture of a set, or what is wrong with it, into a sheet.
+
+    Args:
+        sheet: is drawn on.
+        index: the set.
+        sample: number of the sample.
+        picture: number of its picture, None where it lacks one.
+        place: left and top of the tile.
+        tile: side of the tile, in which the picture is centred.
+        font: of what is written instead of a picture.
+    """
     draw = ImageDraw.Draw(sheet)
     x, y = place
     if picture is None:
@@ -144,9 +156,7 @@ def _caption(index: ShardIndex, sample: int) -> str:
         return index.keys[sample]
 
 
-def _wrapped(
-    draw: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str, width: int, lines: int
-) -> list[str]:
+def wrapped(draw: ImageDraw.ImageDraw, font: Font, text: str, width: int, lines: int) -> list[str]:
     """Break a text at spaces into at most so many lines of at most this width, the last one shortened if need be."""
     found: list[str] = []
     rest = text.split()

@@ -1,4 +1,4 @@
-"""``bias-train synthesize``: generated twins of photos, as views in their shards."""
+"""``bias-train synthesize``: counterfactual views in shards; here generated twins of photos."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bias_train.cli.decorrelate import add_decorrelated
 from bias_train.errors import RunError
 
 # Everything heavy is imported where it is used: `--help` must answer at once.
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
 
     options = _parser().parse_args(argv)
     try:
-        return _twins(options)
+        return int(options.run_command(options))
     except (DataError, ModelError, RunError) as error:
         if os.environ.get("BIAS_TRAIN_TRACEBACK"):
             raise
@@ -65,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_candidates(twins)
     _add_pictures(twins)
     _add_work(twins)
+    twins.set_defaults(run_command=_twins)
+    add_decorrelated(commands)
     return parser
 
 
@@ -205,7 +208,7 @@ def _twins(options: argparse.Namespace) -> int:
     drawing = not (options.dry_run or options.finish)
     if drawing:
         require_synthesis()
-    line = _ProgressLine()
+    line = ProgressLine()
     job = TwinJob(
         index,
         options.out,
@@ -278,7 +281,7 @@ def _print_set(index: Any) -> None:
     print(f"{index.folder}: {held} in {len(index.shards)} shards ({sources})")
 
 
-class _ProgressLine:
+class ProgressLine:
     """Says how far the work is: on a terminal in one line that is written over, in a log now and then."""
 
     def __init__(self) -> None:

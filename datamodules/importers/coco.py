@@ -6,10 +6,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from datamodules.errors import DataError
 from datamodules.importers.captions import find_table, parse_json_file
 from datamodules.importers.files import FileTree, Picture, suffix, without_suffix
 from datamodules.importers.records import Collection, Keys, Record
+from datamodules.objects.masks import decode_rle, encode_rle
 from datamodules.reencode import ImageFormat, Placement
 from datamodules.sample import REAL, Sample
 
@@ -29,7 +32,8 @@ def read_coco(
     """Read pictures described in COCO's or Karpathy's format.
 
     Objects go to the sample's ``meta["objects"]``: a list of ``{"category", "box": [left, top, width, height],
-    "polygons": [[x0, y0, ...], ...], "crowd"}`` in pixels of the picture *as written*.
+    "polygons": [[x0, y0, ...], ...] or "rle": {"size": [height, width], "counts": [...]}, "crowd"}`` in pixels of the
+    picture *as written*.
 
     Args:
         tree: the pictures, found by file name wherever they lie.
@@ -68,7 +72,11 @@ def read_coco(
             width, height = size or (0, 0)
             if not (width and height):
                 raise DataError(f"{name}: picture {file_name} has objects but no width and height to place them in")
-            meta["objects"] = _placed(objects[image_id], (image_format or ImageFormat()).placement(width, height))
+            placement = (image_format or ImageFormat()).placement(width, height)
+            try:
+                meta["objects"] = _placed(objects[image_id], placement)
+            except DataError as error:
+                raise DataError(f"{name}: picture {file_name}: {error}") from error
         identity = without_suffix(file_name.rpartition("/")[2])
         sample = Sample(keys.make(identity), tuple(captions), source, meta=meta)
         found.records.append(Record(sample, Picture(tree, picture), identity, split))
@@ -156,8 +164,22 @@ def _placed(objects: list[dict[str, Any]], placement: Placement) -> list[dict[st
         if box is None:
             continue  # cut off with the margin that it lay in
         entry = {"category": thing["category"], "box": [round(v, 2) for v in box], "crowd": thing["crowd"]}
-        # Crowds are run-length masks of the whole picture: their box has to do.
-        if isinstance(thing["segmentation"], list):
-            entry["polygons"] = [[round(v, 2) for v in placement.polygon(points)] for points in thing["segmentation"]]
+        outline = thing["segmentation"]
+        if isinstance(outline, list):
+            entry["polygons"] = [[round(v, 2) for v in placement.polygon(points)] for points in outline]
+        elif isinstance(outline, dict) and outline.get("counts"):  # crowds, and detectors' output
+            entry["rle"] = _placed_rle(outline, placement)
         placed.append(entry)
     return placed
+
+
+def _placed_rle(rle: dict[str, Any], placement: Placement) -> dict[str, Any]:
+    """Move a run-length mask; written without compression, so that equal masks have equal text."""
+    mask = decode_rle(rle)
+    height, width = mask.shape
+    if (placement.scale, placement.width, placement.height) == (1.0, width, height):
+        return encode_rle(mask)
+    rows = (np.arange(placement.height) + placement.top + 0.5) / placement.scale
+    columns = (np.arange(placement.width) + placement.left + 0.5) / placement.scale
+    nearest = [side.astype(int).clip(0, most - 1) for side, most in ((rows, height), (columns, width))]
+    return encode_rle(mask[np.ix_(*nearest)])

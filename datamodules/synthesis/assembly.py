@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from PIL import Image
 
@@ -15,7 +12,7 @@ from datamodules.errors import DataError
 from datamodules.reencode import Encoded, RawImage, decode_rgb
 from datamodules.sample import View
 from datamodules.synthesis.geometry import Size, common_size, cut
-from datamodules.synthesis.photos import Photos
+from datamodules.synthesis.new_set import NewSet
 from datamodules.synthesis.planning import BROKEN
 from datamodules.synthesis.prompts import HELD_OUT
 from datamodules.synthesis.settings import TwinSettings
@@ -29,13 +26,12 @@ class Assembler:
     """Writes finished shards into the new set.
 
     Args:
-        photos: the old samples.
-        out: folder of the new set.
+        new_set: the set, and the old samples that it is made of.
         settings: what decides the data.
     """
 
-    def __init__(self, photos: Photos, out: Path, settings: TwinSettings) -> None:
-        self.photos, self.out, self.settings = photos, out, settings
+    def __init__(self, new_set: NewSet, settings: TwinSettings) -> None:
+        self.set, self.photos, self.settings = new_set, new_set.photos, settings
 
     def assemble(self, shard: str, work: ShardWork, plans: dict[str, Plan]) -> None:
         """Write a shard and note that it is done.
@@ -48,28 +44,13 @@ class Assembler:
         Raises:
             DataError: if the output cannot be written.
         """
-        counts, rows = Counts(), self.photos.rows(shard)
-        # A writer puts a set in place; here it is a set of one shard, in the work folder, that moves from there.
-        making = work.folder / "assembled"
-        shutil.rmtree(making, ignore_errors=True)
-        writer = ShardWriter(making, samples_per_shard=len(rows) + 1, image_format=self.settings.image_format)
-        try:
-            for row in rows:
+        counts = Counts()
+
+        def fill(writer: ShardWriter) -> None:
+            for row in self.photos.rows(shard):
                 self._write_sample(writer, row, plans[self.photos.key(row)], work, counts)
-            if not len(writer):
-                work.finish(counts, None)
-                return
-            writer.close()
-        finally:
-            writer.abort()
-        assert writer.index is not None
-        (info,) = writer.index.shards
-        try:
-            os.replace(making / info.name, self.out / shard)
-        except OSError as error:
-            raise DataError(f"{self.out}: cannot be written ({error.strerror})") from error
-        counts.samples = len(writer)
-        work.finish(counts, info.sha256)
+
+        self.set.write_shard(shard, work, counts, self.settings.image_format, fill)
 
     def _write_sample(self, writer: ShardWriter, row: int, plan: Plan, work: ShardWork, counts: Counts) -> None:
         sample = self.photos.index.sample(row)

@@ -16,6 +16,7 @@ from datamodules.synthesis.extra import one_line, versions
 from datamodules.synthesis.geometry import Size, cut
 from datamodules.synthesis.photos import Photos
 from datamodules.synthesis.pipelines import Drawn, Generator, Request
+from datamodules.synthesis.progress import Progress
 from datamodules.synthesis.selection import Encoder, Similarities, choose, similarities
 from datamodules.synthesis.settings import TwinSettings
 from datamodules.synthesis.work import Chosen, Plan, Result, ShardWork, png
@@ -23,32 +24,6 @@ from datamodules.synthesis.work import Chosen, Plan, Result, ShardWork, png
 log = logging.getLogger(__name__)
 
 _MOST_IN_A_ROW = 5  # failed pictures: then it is no picture's fault
-
-
-@dataclass
-class Progress:
-    """How far a job is.
-
-    Attributes:
-        total: pictures of this part.
-        done: of them, finished.
-        made: of them, by this process.
-        failed: of these, what could not be drawn.
-        blanked: of these, blanked.
-        seconds: since this process drew its first.
-    """
-
-    total: int = 0
-    done: int = 0
-    made: int = 0
-    failed: int = 0
-    blanked: int = 0
-    begun: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Time since this process began to draw."""
-        return time.monotonic() - self.begun if self.begun is not None else 0.0
 
 
 @dataclass(frozen=True)

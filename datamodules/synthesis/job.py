@@ -5,25 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datamodules.errors import DataError
-from datamodules.index import ShardIndex, build_index
-from datamodules.index_file import INDEX_NAME
+from datamodules.index import ShardIndex
 from datamodules.synthesis.assembly import Assembler
-from datamodules.synthesis.drawing import Drawer, Progress
+from datamodules.synthesis.drawing import Drawer
+from datamodules.synthesis.new_set import NewSet
 from datamodules.synthesis.part import Part, claimed
 from datamodules.synthesis.photos import Photos
 from datamodules.synthesis.pipelines import Generator
 from datamodules.synthesis.planning import AT_ONCE, check_captions, check_plans, plan_samples
+from datamodules.synthesis.progress import Progress
 from datamodules.synthesis.prompts import PromptWriter
 from datamodules.synthesis.selection import Encoder
 from datamodules.synthesis.settings import GeneratorSettings, TwinSettings
-from datamodules.synthesis.work import FOLDER, Counts, Plan, ShardWork, agree, present
+from datamodules.synthesis.work import Counts, Plan, ShardWork, agree, present
 
 
 @dataclass
@@ -78,11 +78,12 @@ class TwinJob:
             index = index.select(np.arange(min(settings.limit, len(index)))).without_empty_shards()
         self.photos, self.settings, self.part = Photos(index), settings, part
         self.out = Path(out).expanduser()
-        self.work = self.out / FOLDER
+        self.set = NewSet(self.photos, self.out)
+        self.work = self.set.work
         self.make_writer, self.make_generator = make_writer, make_generator
         self.progress = Progress()
         self.drawer = Drawer(self.photos, settings, encoder, batch_size, self.progress, on_progress)
-        self.assembler = Assembler(self.photos, self.out, settings)
+        self.assembler = Assembler(self.set, settings)
         self._mine = part.of(self.photos.shards)
         for generator in settings.generators:
             # Twins of each caption, or all candidates, are numbered: sd-1.5-0, sd-1.5-0-2.
@@ -102,7 +103,7 @@ class TwinJob:
             DataError: if no sample can have a twin, or something fails that would fail for every picture.
         """
         check_captions(self.photos)
-        self._begin()
+        self.set.begin()
         with present(self.work, self._agreement(), self.out):
             return self._run()
 
@@ -116,59 +117,23 @@ class TwinJob:
                 self._draw_all(settings, wait)
             for name in self._mine:
                 self._assemble(name, wait)
-        outcome = Outcome()
-        for name in self._mine:
-            work = ShardWork(self.work, _stem(name))
-            if not work.is_done:
-                raise DataError(f"{self.out / name}: another process gave it up; run the same command again to go on")
-            outcome.counts.add(work.outcome()[0])
-        outcome.missing = self.missing()
+        outcome = Outcome(self.set.counts_of(self._mine), missing=self.missing())
         if not outcome.missing:
             outcome.index = self.finish()
         return outcome
 
     def missing(self) -> list[str]:
         """Shards of the set that are not done yet."""
-        return [name for name in self.photos.shards if not ShardWork(self.work, _stem(name)).is_done]
+        return self.set.missing()
 
     def finish(self) -> ShardIndex:
-        """Write the index of the whole set; of processes that do so at once, one does.
-
-        Raises:
-            DataError: if shards are missing.
-        """
-        missing = self.missing()
-        if missing:
-            raise DataError(
-                f"{self.out}: {len(missing)} of {len(self.photos.shards)} shards are not done yet ({missing[0]} for "
-                "one); run the parts that make them"
-            )
-        with claimed(self.work / "finish.lock", wait=True):
-            if (self.out / INDEX_NAME).is_file():
-                return ShardIndex.load(self.out)
-            outcomes = {name: ShardWork(self.work, _stem(name)).outcome() for name in self.photos.shards}
-            checksums = {name: checksum for name, (_, checksum) in outcomes.items() if checksum is not None}
-            if not checksums:
-                raise DataError(f"{self.out}: not one picture could be read; there is no shard set")
-            index = build_index([self.out / name for name in checksums], checksums=checksums)
-            index.save(self.out / INDEX_NAME)
-        return ShardIndex.load(self.out)
-
-    def _begin(self) -> None:
-        if self.photos.location and Path(self.photos.location).resolve() == self.out.resolve():
-            raise DataError(f"{self.out}: holds the photos; give another folder for the new set")
-        try:
-            self.work.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{self.out}: cannot be written ({error.strerror})") from error
-        if not (self.work / "settings.json").is_file() and any(self.out.glob("*.tar")):
-            raise DataError(f"{self.out}: holds shards already, which are not of this set; give another folder")
+        """Write the index of the whole set, see :meth:`NewSet.finish`."""
+        return self.set.finish()
 
     def _agreement(self) -> dict[str, Any]:
-        text = "\n".join(f"{info.name} {info.samples} {info.sha256}" for info in self.photos.index.shards)
         record = self.settings.to_json()
         del record["prompts"]["url"]  # a model may move to another address
-        return record | {"photos": sha256(text.encode()).hexdigest()}
+        return record | {"photos": self.set.digest_of_photos()}
 
     # Prompts ---------------------------------------------------------------------------------------------------------
 
@@ -182,7 +147,7 @@ class TwinJob:
     def _write_prompts(self, wait: bool) -> None:
         writer: PromptWriter | None = None
         for name in self._mine:
-            work = ShardWork(self.work, _stem(name))
+            work = self.set.work_on(name)
             with claimed(work.lock, wait=wait) as mine:
                 if not mine or work.is_done:  # in this order: it may have been done while we waited
                     continue
@@ -197,7 +162,7 @@ class TwinJob:
 
     def _check_plans(self) -> None:
         if self.part.total == 1:  # other parts may find what one lacks
-            works = (ShardWork(self.work, _stem(name)) for name in self._mine)
+            works = (self.set.work_on(name) for name in self._mine)
             check_plans(self.photos, [plan for work in works for plan in work.plans().values()])
 
     # Pictures --------------------------------------------------------------------------------------------------------
@@ -206,7 +171,7 @@ class TwinJob:
         """Count the part's pictures, and those that are there."""
         total = done = 0
         for name in self._mine:
-            work = ShardWork(self.work, _stem(name))
+            work = self.set.work_on(name)
             for plan in work.plans().values():
                 pictures = len(plan.prompts) * self.settings.candidates
                 for generator in self.settings.generators:
@@ -217,7 +182,7 @@ class TwinJob:
     def _draw_all(self, settings: GeneratorSettings, wait: bool) -> None:
         generator: Generator | None = None
         for name in self._mine:
-            work = ShardWork(self.work, _stem(name))
+            work = self.set.work_on(name)
             with claimed(work.lock, wait=wait) as mine:
                 if not mine or work.is_done:  # in this order: it may have been done while we waited
                     continue
@@ -236,7 +201,7 @@ class TwinJob:
 
     def _assemble(self, name: str, wait: bool) -> None:
         """Put a shard together, once all of its pictures are there."""
-        work = ShardWork(self.work, _stem(name))
+        work = self.set.work_on(name)
         with claimed(work.lock, wait=wait) as mine:
             if not mine:
                 return
@@ -251,7 +216,3 @@ class TwinJob:
         if plan is None:
             return False
         return bool(plan.skip) or all(work.has(plan.key, generator.name) for generator in self.settings.generators)
-
-
-def _stem(name: str) -> str:
-    return name.removesuffix(".tar")

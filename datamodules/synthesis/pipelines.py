@@ -94,6 +94,11 @@ class Generator:
                     f"--device {device}: {settings.model} cannot be moved there ({one_line(error)})"
                 ) from error
 
+    @property
+    def pipeline(self) -> Any:
+        """The diffusers pipeline that draws."""
+        return self._pipeline
+
     # What it is ------------------------------------------------------------------------------------------------------
 
     def describe(self) -> dict[str, Any]:
@@ -310,3 +315,24 @@ def _image_to_image(pipeline: Any, settings: GeneratorSettings) -> Any:
         raise DataError(
             f"--strength: {type(pipeline).__name__} ({settings.model}) has no image-to-image form in diffusers"
         ) from error
+
+
+def inpainting(generator: Generator) -> Any:
+    """The inpainting form of a generator's pipeline, with the same weights.
+
+    Raises:
+        DataError: if it has none.
+    """
+    from diffusers import AutoPipelineForInpainting
+
+    pipeline, model = generator.pipeline, generator.settings.model
+    if "mask_image" in _parameters(pipeline):
+        return pipeline
+    try:
+        made = AutoPipelineForInpainting.from_pipe(pipeline)
+    except ValueError as error:
+        raise DataError(
+            f"--inpainter {model}: {type(pipeline).__name__} has no inpainting form in diffusers"
+        ) from error
+    made.set_progress_bar_config(disable=True)
+    return made

@@ -25,6 +25,7 @@ from datamodules.importers import (
     write_collection,
 )
 from datamodules.index import ShardIndex
+from datamodules.objects.masks import decode_rle
 from datamodules.reencode import ImageFormat
 
 Files = dict[str, bytes]
@@ -240,6 +241,27 @@ def test_coco_boxes_follow_the_written_pixels(tmp_path: Path) -> None:
     assert index.sample(0).meta["objects"] == [
         {"category": "cat", "box": [0, 0, 10, 10], "crowd": False, "polygons": [[0, 0, 10, 0, 10, 10]]}
     ]
+
+
+def test_coco_run_lengths_follow_the_written_pixels(tmp_path: Path) -> None:
+    files = coco()
+    instances = json.loads(files["annotations/instances_train.json"])
+    whole = np.zeros((20, 40), dtype=bool)
+    whole[4:12, 10:30] = True
+    counts = [10 * 20 + 4, *[8, 12] * 19, 8, 8 + 10 * 20]  # column by column
+    instances["annotations"][1] |= {"segmentation": {"size": [20, 40], "counts": counts}, "bbox": [10, 4, 20, 8]}
+    files["annotations/instances_train.json"] = json.dumps(instances).encode()
+    tree = open_tree(write_tree(tmp_path / "in", files))
+    small = np.zeros((10, 10), dtype=bool)
+    small[2:6] = True  # halved, then cut to the middle: rows 4 to 12 become 2 to 6, columns 10 to 30 are all of it
+    for image_format, expected in ((None, whole), (ImageFormat(size=10), small)):
+        crowd = read_coco(tree, image_format=image_format).records[0].sample.meta["objects"][1]
+        assert crowd["crowd"] is True
+        assert np.array_equal(decode_rle(crowd["rle"]), expected)
+    instances["annotations"][1]["segmentation"]["counts"] = [1, 2]
+    files["annotations/instances_train.json"] = json.dumps(instances).encode()
+    with pytest.raises(DataError, match=r"000007\.jpg: a run-length mask"):
+        read_coco(open_tree(write_tree(tmp_path / "bad", files)))
 
 
 def test_karpathy(tmp_path: Path) -> None:
