@@ -24,7 +24,7 @@ demo: $(VENV)/ready
 	$(RUN)/bias-train demo
 
 test: $(VENV)/ready
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m "not gpu" -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/ready
 	$(RUN)/ruff check .

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from losses.scores import at_least_float32
 
@@ -40,6 +41,26 @@ def mean_over_rows(
     inputs = (at_least_float32(rows), at_least_float32(columns), scale, bias)
     value: Tensor = _MeanOverRows.apply(*inputs, judge, chunk)
     return value
+
+
+def recomputed(judge: Callable[[Tensor], Tensor], rows: Tensor, chunk: int) -> Tensor:
+    """What ``judge`` says of rows, a few at a time; what it needs for that is computed again in the backward pass.
+
+    For terms that are no plain function of one matrix of scores, at the price of computing them twice.
+
+    Args:
+        judge: takes int64 [c] rows, returns [c, ...].
+        rows: int64 [R].
+        chunk: how many rows at once; 0 takes all, and computes nothing twice.
+
+    Returns:
+        [R, ...], in the order of ``rows``.
+    """
+    if not chunk or len(rows) <= chunk:
+        return judge(rows)
+    # Nothing here draws random numbers, so there is no generator's state to bring back.
+    options = {"use_reentrant": False, "preserve_rng_state": False}
+    return torch.cat([checkpoint(judge, part, **options) for part in rows.split(chunk)])
 
 
 class _MeanOverRows(torch.autograd.Function):

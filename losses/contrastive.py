@@ -18,23 +18,22 @@ Duplicates = Literal["mask", "positive", "negative"]
 DUPLICATES: tuple[Duplicates, ...] = ("mask", "positive", "negative")
 
 
-def duplicate_mask(features: Features, rows: slice | None = None) -> Tensor:
+def duplicate_mask(features: Features, rows: slice | Tensor | None = None) -> Tensor:
     """Which other rows of the global batch show, or say, what a local row does.
 
     Args:
         features: the batch.
-        rows: of the global batch; None takes the local ones, B of them.
+        rows: of the global batch, a slice or int64 [B]; None takes the local ones.
 
     Returns:
         [B, N] bool: row j has row i's ``group`` or its ``caption_id``, and is not row i. The relation is symmetric, so
         the one mask serves image-to-text and text-to-image scores alike.
     """
-    rows = rows or features.local
-    same = features.group[rows, None] == features.group[None, :]
-    same |= features.caption_id[rows, None] == features.caption_id[None, :]
-    own = torch.arange(rows.start, rows.stop, device=same.device)
-    same[own - rows.start, own] = False
-    return same
+    rows = features.local if rows is None else rows
+    own = torch.arange(rows.start, rows.stop, device=features.group.device) if isinstance(rows, slice) else rows
+    same = features.group[own, None] == features.group[None, :]
+    same |= features.caption_id[own, None] == features.caption_id[None, :]
+    return same & (own[:, None] != torch.arange(same.shape[1], device=same.device))
 
 
 class InfoNCE(Loss):

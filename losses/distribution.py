@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from losses.base import REAL, Features, Loss, LossError
+from losses.chunked import recomputed
 from losses.options import at_least, one_of
-from losses.scores import UNITS, Unit, cosine_matrix, cosine_of_rows, own_column, unit_factor
+from losses.scores import UNITS, Unit, cosine_matrix, cosine_of_rows, unit_factor
 
 Compare = Literal["pooled", "caption", "group", "all"]
 COMPARE: tuple[Compare, ...] = ("pooled", "caption", "group", "all")
@@ -89,6 +91,8 @@ class ScoreDistribution(Loss):
         order: 1 or 2; see `wasserstein`. 2 weighs large gaps more and vanishes smoothly.
         unit: ``"logit"`` reads scores multiplied by the logit scale, without gradient to it; ``"cosine"`` bare cosines.
         min_count: the least number of pictures of each source that makes a comparison, at least 1.
+        chunk: with ``"all"``, compare for so many captions at a time, each computed again in the backward pass; 0 holds
+            the whole matrix of scores. The values are the same.
 
     Example:
         >>> import torch
@@ -102,7 +106,9 @@ class ScoreDistribution(Loss):
         tensor(0.7000)
     """
 
-    def __init__(self, compare: Compare = "pooled", order: Order = 1, unit: Unit = "logit", min_count: int = 4) -> None:
+    def __init__(
+        self, compare: Compare = "pooled", order: Order = 1, unit: Unit = "logit", min_count: int = 4, chunk: int = 0
+    ) -> None:
         super().__init__()
         one_of(self, "compare", compare, COMPARE)
         if order not in (1, 2):
@@ -112,7 +118,9 @@ class ScoreDistribution(Loss):
         self.compare = compare
         self.order: Order = order
         self.unit: Unit = unit
+        at_least(self, "chunk", chunk, 0)
         self.min_count = min_count
+        self.chunk = chunk
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return ``{"score_distribution": []}``; zero with a graph where no comparison can be made."""
@@ -144,10 +152,8 @@ class ScoreDistribution(Loss):
     def _every_caption(self, features: Features) -> Tensor:
         """Each local caption's scores of all pictures but its own; a mean over the captions of the global batch."""
         local = features.local
-        scores = cosine_matrix(features.text[local], features.image) * unit_factor(self.unit, features.logit_scale)
-        others = ~own_column(features)
         generated = features.source != REAL
-        distance = scores.sum(dim=1) * 0.0
+        distance = cosine_matrix(features.text[local], features.image.sum(dim=0, keepdim=True)).squeeze(1) * 0.0
         counts = torch.zeros_like(generated)
         # Captions of photos and of generated pictures apart: in each block the two counts are the same for all rows.
         for own_source in (~generated, generated):
@@ -156,7 +162,14 @@ class ScoreDistribution(Loss):
                 continue
             counts = counts | own_source
             rows = own_source[local].nonzero().flatten()
-            block = scores[rows]
-            same = block[:, own_source][others[rows][:, own_source]].view(rows.numel(), own)
-            distance = distance.index_copy(0, rows, wasserstein(same, block[:, ~own_source], self.order))
+            if len(rows):
+                apart = recomputed(partial(self._distances, features, own_source), rows + local.start, self.chunk)
+                distance = distance.index_copy(0, rows, apart)
         return features.mean_over(distance, counts)
+
+    def _distances(self, features: Features, own_source: Tensor, rows: Tensor) -> Tensor:
+        """[c] for some captions of the global batch, all of one source."""
+        scores = cosine_matrix(features.text[rows], features.image) * unit_factor(self.unit, features.logit_scale)
+        others = rows[:, None] != torch.arange(len(features.image), device=rows.device)
+        same = scores[:, own_source][others[:, own_source]].view(len(rows), -1)
+        return wasserstein(same, scores[:, ~own_source], self.order)

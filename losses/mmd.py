@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from losses.base import Features, Loss, LossError
+from losses.chunked import recomputed
 from losses.options import above, at_least, one_of
 from losses.populations import PICTURES, WITHIN, Pictures, Within, populations
 from losses.scores import cosine_matrix
@@ -55,6 +56,8 @@ class SourceMMD(Loss):
         multiples: each bandwidth is ``s`` times one of these, above 0.
         unbiased: see the formula; needs at least two pictures of each source.
         min_count: the least number of pictures of each source that makes a comparison.
+        chunk: compare so many pictures with all others at a time, each computed again in the backward pass; 0 holds the
+            whole matrix. The values are the same.
 
     Example:
         >>> import torch
@@ -77,6 +80,7 @@ class SourceMMD(Loss):
         multiples: Sequence[float] = (0.5, 1.0, 2.0),
         unbiased: bool = True,
         min_count: int = 4,
+        chunk: int = 0,
     ) -> None:
         super().__init__()
         one_of(self, "pictures", pictures, PICTURES)
@@ -96,6 +100,8 @@ class SourceMMD(Loss):
         self.multiples = tuple(multiples)
         self.unbiased = unbiased
         self.min_count = min_count
+        at_least(self, "chunk", chunk, 0)
+        self.chunk = chunk
         self.needs_twin = pictures == "pairs"
 
     def forward(self, features: Features) -> dict[str, Tensor]:
@@ -112,17 +118,26 @@ class SourceMMD(Loss):
         n, m = found.real_count.double(), found.generated_count.double()
         n, m = n.clamp(min=1), m.clamp(min=1)
         total_weight = _weight_of_strata(n, m, found.stratum, compared)
-        distance = (2 - 2 * cosine_matrix(found.picture[rows], found.picture)).clamp(min=0)
-        kernel = self._kernel(distance, self._bandwidth(found.picture.detach()))
-        fake_row, fake_column = found.generated[rows, None], found.generated[None, :]
-        own = rows.nonzero() == torch.arange(rows.numel(), device=rows.device)
-        same_stratum = found.stratum[rows, None] == found.stratum[None, :]
-        count = torch.where(found.generated, m, n)[rows, None]
-        within = torch.where(own, 0.0, 1 / (count * (count - 1).clamp(min=1))) if self.unbiased else 1 / count.square()
-        across = -1 / (n * m)[rows, None]
-        coefficient = torch.where(fake_row == fake_column, within, across) * same_stratum
-        coefficient = coefficient * (n * m / (n + m))[rows, None] / total_weight.clamp(min=1e-12)
-        value = (kernel * coefficient.to(kernel.dtype)).sum() * features.world_size
+        bandwidth = self._bandwidth(found.picture.detach())
+
+        def part(rows: Tensor) -> Tensor:
+            """[c] sums over all pictures, for some of them."""
+            own = rows[:, None] == torch.arange(len(found.picture), device=rows.device)
+            distance = (2 - 2 * cosine_matrix(found.picture[rows], found.picture)).clamp(min=0)
+            # To itself it is nothing but rounding, whose sign would decide whether the gradient passes.
+            kernel = self._kernel(distance.masked_fill(own, 0.0), bandwidth)
+            fake_row, fake_column = found.generated[rows, None], found.generated[None, :]
+            same_stratum = found.stratum[rows, None] == found.stratum[None, :]
+            count = torch.where(found.generated, m, n)[rows, None]
+            within = 1 / (count * (count - 1).clamp(min=1)) if self.unbiased else 1 / count.square()
+            if self.unbiased:
+                within = torch.where(own, 0.0, within)
+            across = -1 / (n * m)[rows, None]
+            coefficient = torch.where(fake_row == fake_column, within, across) * same_stratum
+            coefficient = coefficient * (n * m / (n + m))[rows, None] / total_weight.clamp(min=1e-12)
+            return (kernel * coefficient.to(kernel.dtype)).sum(dim=1)
+
+        value = recomputed(part, rows.nonzero().flatten(), self.chunk).sum() * features.world_size
         return {"source_mmd": value + nothing}
 
     def _bandwidth(self, picture: Tensor) -> Tensor | float:

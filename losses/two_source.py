@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from losses.base import REAL, Features, Loss
+from losses.chunked import recomputed
 from losses.contrastive import duplicate_mask
-from losses.options import one_of
-from losses.scores import cosine_matrix, cosine_of_rows, own_column
+from losses.options import at_least, one_of
+from losses.scores import cosine_matrix, cosine_of_rows
 
 Directions = Literal["both", "text_to_image"]
 DIRECTIONS: tuple[Directions, ...] = ("both", "text_to_image")
@@ -54,6 +56,8 @@ class TwoSourceContrastive(Loss):
         directions: ``"both"`` (ours) or ``"text_to_image"`` (the reference).
         duplicates: another row with row i's group or caption is left out of the negatives (``"mask"``, default), in
             both its pictures, or counts as any other (``"negative"``); see `InfoNCE`.
+        chunk: score so many rows at a time, each computed again in the backward pass; 0 holds the whole matrix. The
+            values are the same.
 
     Example:
         >>> import torch
@@ -72,12 +76,14 @@ class TwoSourceContrastive(Loss):
 
     needs_twin = True
 
-    def __init__(self, directions: Directions = "both", duplicates: OtherRows = "mask") -> None:
+    def __init__(self, directions: Directions = "both", duplicates: OtherRows = "mask", chunk: int = 0) -> None:
         super().__init__()
         one_of(self, "directions", directions, DIRECTIONS)
         one_of(self, "duplicates", duplicates, OTHER_ROWS)
         self.directions = directions
+        at_least(self, "chunk", chunk, 0)
         self.duplicates = duplicates
+        self.chunk = chunk
 
     def forward(self, features: Features) -> dict[str, Tensor]:
         """Return ``{"contrastive_real": [], "contrastive_generated": []}``; a source that is absent costs nothing.
@@ -90,27 +96,34 @@ class TwoSourceContrastive(Loss):
             "contrastive_real": (real, paired | (features.source == REAL)),
             "contrastive_generated": (generated, paired | (features.source != REAL)),
         }
-        left_out = own_column(features)
+        local = features.local
+        rows = torch.arange(local.start, local.stop, device=features.image.device)
+        entropy = recomputed(partial(self._entropies, features, list(sources.values())), rows, self.chunk)
+        known = [known for _, known in sources.values()]
+        return {name: features.mean_over(entropy[:, i], known[i]) for i, name in enumerate(sources)}
+
+    def _entropies(self, features: Features, sources: list[tuple[Tensor, Tensor]], rows: Tensor) -> Tensor:
+        """[c, 2] cross-entropies of some rows of the global batch, for each source."""
+        scale, text = features.logit_scale, features.text[rows]
+        left_out = rows[:, None] == torch.arange(len(features.image), device=rows.device)
         if self.duplicates == "mask":
-            left_out = left_out | duplicate_mask(features)
-        local, scale = features.local, features.logit_scale
-        text = features.text[local]
+            left_out = left_out | duplicate_mask(features, rows)
         negatives = torch.cat(
             [
                 (scale * cosine_matrix(text, pictures)).masked_fill(left_out | ~known, float("-inf"))
-                for pictures, known in sources.values()
+                for pictures, known in sources
             ],
             dim=1,
         )
-        terms = {}
-        for name, (pictures, known) in sources.items():
-            positive = (scale * cosine_of_rows(text, pictures[local])).unsqueeze(1)
+        found = []
+        for pictures, _ in sources:
+            positive = (scale * cosine_of_rows(text, pictures[rows])).unsqueeze(1)
             entropy = _cross_entropy(positive, negatives)
             if self.directions == "both":
-                captions = (scale * cosine_matrix(pictures[local], features.text)).masked_fill(left_out, float("-inf"))
+                captions = (scale * cosine_matrix(pictures[rows], features.text)).masked_fill(left_out, float("-inf"))
                 entropy = (entropy + _cross_entropy(positive, captions)) / 2
-            terms[name] = features.mean_over(entropy, known)
-        return terms
+            found.append(entropy)
+        return torch.stack(found, dim=1)
 
 
 def _cross_entropy(positive: Tensor, negatives: Tensor) -> Tensor:

@@ -11,7 +11,16 @@ from random_features import random_features
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from losses import Features, InfoNCE, Loss, LossError, SigLIP
+from losses import (
+    Features,
+    InfoNCE,
+    Loss,
+    LossError,
+    ScoreDistribution,
+    SigLIP,
+    SourceMMD,
+    TwoSourceContrastive,
+)
 from losses.contrastive import DUPLICATES
 
 KINDS = {"infonce": InfoNCE, "siglip": SigLIP}
@@ -37,6 +46,47 @@ def test_as_with_the_whole_matrix(kind: str, duplicates: Any, rows: slice | None
         found = value_and_gradients(KINDS[kind](duplicates, chunk=chunk), features)
         for mine, theirs in zip(found, wanted, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+RECOMPUTED: dict[str, Any] = {
+    "two sources": lambda chunk: TwoSourceContrastive(chunk=chunk),
+    "two sources, text to image": lambda chunk: TwoSourceContrastive("text_to_image", "negative", chunk=chunk),
+    "distribution": lambda chunk: ScoreDistribution("all", order=2, min_count=2, chunk=chunk),
+    # The median of distances is taken from a matrix of bounded size, whatever the chunk.
+    "mmd": lambda chunk: SourceMMD(bandwidth=1.0, chunk=chunk),
+    "mmd of pairs": lambda chunk: SourceMMD(pictures="pairs", bandwidth=0.7, unbiased=False, chunk=chunk),
+}
+
+
+def sum_and_gradients(loss: Loss, features: Features) -> list[Tensor]:
+    names = ("image", "text", "twin", "logit_scale")
+    leaves = {name: getattr(features, name).detach().clone().requires_grad_() for name in names}
+    terms = loss(replace(features, **leaves))
+    value = torch.stack([factor * term for factor, term in zip((1.0, 3.0), terms.values(), strict=False)]).sum()
+    found = torch.autograd.grad(value, [*leaves.values()], allow_unused=True)
+    return [value.detach(), *(torch.zeros(()) if g is None else g for g in found)]
+
+
+@pytest.mark.parametrize("kind", RECOMPUTED)
+@pytest.mark.parametrize("rows", [None, slice(8, 16)])
+def test_debias_terms_are_those_of_the_whole_matrix(kind: str, rows: slice | None) -> None:
+    features = replace(random_features(rows=24), rows=rows)
+    wanted = sum_and_gradients(RECOMPUTED[kind](0), features)
+    assert wanted[0] != 0
+    for chunk in (1, 5, 1000):
+        found = sum_and_gradients(RECOMPUTED[kind](chunk), features)
+        for mine, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", RECOMPUTED)
+def test_debias_terms_hold_no_more_than_a_chunk_needs(kind: str) -> None:
+    features = random_features(rows=96, width=4)
+    with Largest() as plain:
+        sum_and_gradients(RECOMPUTED[kind](0), features)
+    with Largest() as chunked:
+        sum_and_gradients(RECOMPUTED[kind](4), features)
+    assert chunked.numel < plain.numel / 8
 
 
 class Largest(TorchDispatchMode):
