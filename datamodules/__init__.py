@@ -9,8 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datamodules.decorrelated import DecorrelatedDataModule as DecorrelatedDataModule
     from datamodules.errors import DataError as DataError
     from datamodules.faces import FacesDataModule as FacesDataModule
+    from datamodules.feature_source import FeatureSourceDataModule as FeatureSourceDataModule
     from datamodules.index import ShardIndex as ShardIndex
     from datamodules.index import build_index as build_index
     from datamodules.mixed_source import MixedSourceDataModule as MixedSourceDataModule
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 
 _HOME = {
     "DataError": "errors",
+    "DecorrelatedDataModule": "decorrelated",
     "FacesDataModule": "faces",
+    "FeatureSourceDataModule": "feature_source",
     "ImageFormat": "reencode",
     "MixSpec": "plan",
     "MixedSourceDataModule": "mixed_source",

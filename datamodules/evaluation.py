@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -63,6 +64,9 @@ def evaluation_set(
 ) -> EvaluationSet:
     """Make the evaluation of a catalogue.
 
+    A view of its anchor's own source is no second picture of the same thing but an edit of it (an object taken out, an
+    edited background), of which the anchor's captions need not be true: it is left out.
+
     Args:
         catalogue: evaluation shards.
         relevance: "label" asks one query per class and prompt, "pair" every caption of every photo, "group" likewise
@@ -84,6 +88,7 @@ def evaluation_set(
     keep = np.zeros(len(catalogue.anchor), dtype=bool)
     keep[samples] = True
     picture = np.flatnonzero(keep[catalogue.picture_sample])
+    picture = picture[~_is_edit(catalogue, picture)]
     sample = catalogue.picture_sample[picture]
     if relevance == "label":
         if np.any(catalogue.sample_label[samples] < 0):
@@ -125,6 +130,13 @@ def evaluation_set(
         names,
         catalogue,
     )
+
+
+def _is_edit(catalogue: Catalogue, picture: Ints) -> npt.NDArray[np.bool_]:
+    """[n] bool: views of their anchors' own source."""
+    anchor = catalogue.anchor[catalogue.picture_sample[picture]]
+    same = catalogue.picture_source[picture] == catalogue.picture_source[anchor]
+    return np.asarray(same & (picture != anchor), dtype=bool)
 
 
 def _limited(catalogue: Catalogue, limit: int, seed: int) -> Ints:

@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from datamodules.decode import Augmentation, Crop, Picture, decode_and_fit
+from datamodules.catalogue import Place
+from datamodules.decode import Augmentation, Crop, decode_and_fit
 from datamodules.errors import DataError, SampleError, Skip
 from datamodules.hashing import string_id, uniform
 from datamodules.picture_ring import InRing, PictureRing, Slot
@@ -96,8 +98,9 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         Returns:
             image uint8 [B, 3, H, W], channels last in memory; tokens int64 [B, L]; caption list of B; source, group,
             caption_id int64 [B]; key list of B; twin uint8 [T, 3, H, W] with twin_index int64 [T] (row of the anchor)
-            and twin_source int64 [T]; skipped: a :class:`Skip` for every picture that was replaced because it could not
-            be read.
+            and twin_source int64 [T], twin_rows the same rows as a list, for who must not wait for a device; skipped: a
+            :class:`Skip` for every picture that was replaced because it could not be read. Where captions repeat much
+            (class prompts), distinct int64 [U] and distinct_of int64 [B] too, see `_distinct`.
         """
         plan, catalogue = self.plan, self.plan.catalogue
         size = plan.spec.batch_size // self.world_size
@@ -124,7 +127,7 @@ class MixedStream(IterableDataset[dict[str, Any]]):
                 name = catalogue.name(picture)
                 try:
                     text = self._caption(picture, sample, caption)
-                    decode_and_fit(place.read(), self.image_size, name, crops[row], images[row])
+                    self._put(picture, place, name, crops[row], images[row])
                     break
                 except SampleError as error:
                     skipped.append(Skip(error.kind, str(error)))
@@ -141,7 +144,7 @@ class MixedStream(IterableDataset[dict[str, Any]]):
             if twin >= 0:
                 try:
                     name = catalogue.name(twin)
-                    decode_and_fit(twin_places[row].read(), self.image_size, name, crops[row], twins[len(twin_rows)])
+                    self._put(twin, twin_places[row], name, crops[row], twins[len(twin_rows)])
                     twin_rows.append(row)
                     twin_sources.append(int(catalogue.picture_source[twin]))
                 except SampleError as error:
@@ -151,6 +154,7 @@ class MixedStream(IterableDataset[dict[str, Any]]):
             "twin": sent_twins.first(len(twin_rows)) if sent_twins else as_tensor(twins[: len(twin_rows)]),
             "twin_index": torch.tensor(twin_rows, dtype=torch.int64),
             "twin_source": torch.tensor(twin_sources, dtype=torch.int64),
+            "twin_rows": twin_rows,
             "source": torch.tensor(sources, dtype=torch.int64),  # a spare is of the same
             "group": torch.from_numpy(catalogue.group[samples].astype(np.int64)),
             "caption_id": torch.tensor([string_id(text) for text in texts], dtype=torch.int64),
@@ -159,10 +163,14 @@ class MixedStream(IterableDataset[dict[str, Any]]):
             "skipped": skipped,
         }
         if self.tokenize is not None:
-            batch["tokens"] = self.tokenize(texts)
+            batch |= {"tokens": self.tokenize(texts)} | _distinct(texts)
         return batch
 
-    def _room(self, count: int, slot: Slot | None) -> tuple[Picture, InRing | None]:
+    def _put(self, picture: int, place: Place, name: str, crop: Crop | None, out: Any) -> None:
+        """Write a picture, as training wants it, to its room."""
+        decode_and_fit(place.read(), self.image_size, name, crop, out)
+
+    def _room(self, count: int, slot: Slot | None) -> tuple[npt.NDArray[Any], InRing | None]:
         """Room for some pictures, and what is sent in their place."""
         if slot is None:
             return np.empty((count, *self.image_size, 3), dtype=np.uint8), None
@@ -188,6 +196,23 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         return text
 
 
-def as_tensor(pictures: Picture) -> Tensor:
-    """[B, 3, H, W] over memory that is [B, H, W, 3]: what convolutions like best, and nothing is copied."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2)
+def _distinct(texts: list[str]) -> dict[str, Tensor]:
+    """The first rows of captions that differ [U], and which of these each row's caption is [B].
+
+    Only where it pays well: a number of rows that differs from step to step costs a compiled tower dearly.
+    """
+    first: dict[str, int] = {}
+    which = [first.setdefault(text, len(first)) for text in texts]
+    if 2 * len(first) > len(texts):
+        return {}
+    rows = [texts.index(text) for text in first]
+    return {"distinct": torch.tensor(rows), "distinct_of": torch.tensor(which)}
+
+
+def as_tensor(pictures: npt.NDArray[Any]) -> Tensor:
+    """[B, 3, H, W] over memory that is [B, H, W, 3]: what convolutions like best, and nothing is copied.
+
+    Rows of features [B, D] stay as they are.
+    """
+    tensor = torch.from_numpy(pictures)
+    return tensor if tensor.ndim == 2 else tensor.permute(0, 3, 1, 2)

@@ -7,28 +7,35 @@ from losses.consistency import TwinConsistency
 from losses.constrained import ConstrainedGap
 from losses.contrastive import InfoNCE, SigLIP
 from losses.coral import SourceCORAL
+from losses.counterfactual import CounterfactualContrast, CounterfactualInfoNCE
 from losses.distribution import ScoreDistribution
 from losses.group_scores import GroupScores
 from losses.group_spread import GroupSpread
+from losses.hard_captions import HardNegativeCaptions, OHDMargins
 from losses.joint_alignment import JointAlignment
 from losses.keep import KeepStart
 from losses.mmd import SourceMMD
 from losses.prompt_adversary import PromptAdversary
 from losses.source import PairwiseSoftmax, RankHinge
+from losses.spurious_prompts import SpuriousPrompts
 from losses.two_source import TwoSourceContrastive
 
 __all__ = [
     "REAL",
     "AttributeAdversary",
     "ConstrainedGap",
+    "CounterfactualContrast",
+    "CounterfactualInfoNCE",
     "Features",
     "GroupScores",
     "GroupSpread",
+    "HardNegativeCaptions",
     "InfoNCE",
     "JointAlignment",
     "KeepStart",
     "Loss",
     "LossError",
+    "OHDMargins",
     "PairwiseSoftmax",
     "PromptAdversary",
     "RankHinge",
@@ -37,6 +44,7 @@ __all__ = [
     "SourceAdversary",
     "SourceCORAL",
     "SourceMMD",
+    "SpuriousPrompts",
     "TwinConsistency",
     "TwoSourceContrastive",
 ]

@@ -53,7 +53,8 @@ class Features:
         group: [N] int64; pictures of one group show the same thing and are no negatives of each other.
         caption_id: [N] int64; equal captions have equal ids and are no negatives of each other.
         logit_bias: [] float or None, SigLIP's bias.
-        twin: [N, D] float, L2-normalised, or None; the caption's picture from the other source, zeros where absent.
+        twin: [N, D] float, L2-normalised, or None; the caption's picture from the other source, zeros where absent or
+            where no loss reads it (`Loss.twins_read`).
         has_twin: [N] bool, or None where ``twin`` is None.
         twin_source: [N] int64, the twin's source (any number where absent), or None: every twin is of the other kind,
             generated for a photo and a photo for a generated picture.
@@ -72,6 +73,14 @@ class Features:
         group_prompt_of: [V] int64, the group that each names; None where ``group_prompt`` is None.
         teacher_prompt: [K, D] float without gradient, or None: a frozen teacher's embedding of the neutral queries.
         teacher_group_prompt: [V, D] float without gradient, or None: likewise.
+        edit: [N, D] float, L2-normalised, or None; the anchor's picture with an object taken out or pasted in, zeros
+            where absent.
+        edit_text: [N, D] float, L2-normalised, or None where ``edit`` is; the row's caption, edited alike.
+        has_edit: [N] bool, or None where ``edit`` is.
+        edit_added: [N] bool, or None where ``edit`` is: the object was pasted in, not taken out.
+        edit_caption_id: [N] int64, or None where ``edit`` is: as ``caption_id``, of the edited captions; any number
+            where absent.
+        edit_prompt: [N, D] float, L2-normalised, or None: a query that names the edit's object, zeros where absent.
         rows: this rank's rows of the global batch; None means all of them (one process).
         person_rows: this rank's pictures of people; None means all of them (one process).
         step: optimiser step, for schedules and for draws that every rank makes alike.
@@ -100,6 +109,12 @@ class Features:
     group_prompt_of: Tensor | None = None
     teacher_prompt: Tensor | None = None
     teacher_group_prompt: Tensor | None = None
+    edit: Tensor | None = None
+    edit_text: Tensor | None = None
+    has_edit: Tensor | None = None
+    edit_added: Tensor | None = None
+    edit_caption_id: Tensor | None = None
+    edit_prompt: Tensor | None = None
     rows: slice | None = None
     person_rows: slice | None = None
     step: int = 0
@@ -230,9 +245,9 @@ class Features:
 class Loss(nn.Module, ABC):
     """A pluggable loss: tensors in, named terms out.
 
-    Calling it checks the terms, so that a NaN stops the run at the step and the tensor where it arose instead of
-    spoiling the weights. The check reads one number off the device per call; which input and which rows are to blame is
-    looked up only once it has failed.
+    Calling it on a CPU checks the terms, so that a NaN stops the run at the tensor where it arose; which input and
+    which rows are to blame is looked up only once the check has failed. Reading a number off an accelerator would hold
+    it up at every step: there who sums the terms judges them, a step later.
 
     Attributes:
         needs_twin: the batch must carry twins; the module says so before training otherwise.
@@ -242,6 +257,8 @@ class Loss(nn.Module, ABC):
         needs_people: the batch must carry pictures of people.
         needs_prompts: the module must have neutral prompts.
         needs_group_prompts: the module must have prompts that name groups.
+        needs_edit: the batch must carry edited pictures and captions.
+        needs_edit_prompt: it must also carry queries that name the edits' objects.
         figures: [] numbers of the last call without gradient, which are logged beside the terms, follow the same
             reduction contract, and are no part of the loss.
     """
@@ -252,6 +269,8 @@ class Loss(nn.Module, ABC):
     needs_people: bool = False
     needs_prompts: bool = False
     needs_group_prompts: bool = False
+    needs_edit: bool = False
+    needs_edit_prompt: bool = False
     figures: Mapping[str, Tensor] = MappingProxyType({})
 
     def prepare(self, embed_dim: int, seed: int, prompts: int = 0) -> None:
@@ -265,6 +284,20 @@ class Loss(nn.Module, ABC):
                 the retriever other ones than it has without the loss.
             prompts: neutral prompts in all, 0 for none.
         """
+
+    def twins_read(self, rows: int, *, seed: int, step: int) -> Tensor | None:
+        """Which twins a step reads, so that others need not be encoded.
+
+        Args:
+            rows: N, of the global batch.
+            seed: the run's seed.
+            step: the optimiser step.
+
+        Returns:
+            [N] bool on the CPU, by the anchor's row; None (the default) for all that there are. A twin that is not read
+            has an embedding of zeros, and ``has_twin`` all the same.
+        """
+        return None
 
     @abstractmethod
     def forward(self, features: Features) -> dict[str, Tensor]:
@@ -280,7 +313,16 @@ class Loss(nn.Module, ABC):
                 Who averages the terms over ranks sees that case.
         """
         terms: dict[str, Tensor] = super().__call__(features)
-        given = (features.twin, features.person, features.prompt, features.group_prompt)
+        if features.image.device.type != "cpu":
+            return terms
+        given = (
+            features.twin,
+            features.person,
+            features.prompt,
+            features.group_prompt,
+            features.edit,
+            features.edit_text,
+        )
         judged = [value.detach() for value in (features.image, features.text, *given) if value is not None]
         if features.world_size == 1:
             judged.extend(term.detach() for term in terms.values())

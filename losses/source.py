@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -56,6 +57,12 @@ class SourcePairLoss(Loss):
         self.draw: Draw = draw
         self.reduction = reduction
         self.unit: Unit = unit
+
+    def twins_read(self, rows: int, *, seed: int, step: int) -> Tensor | None:
+        """See :meth:`losses.Loss.twins_read`. How many a fixed draw takes depends on all pairs, so it names none."""
+        if self.p == 1 or self.draw == "fixed":
+            return None
+        return draw_pairs(torch.ones(rows, dtype=torch.bool), self.p, self.draw, seed=seed, step=step)
 
     @abstractmethod
     def penalty(self, gap: Tensor) -> Tensor:

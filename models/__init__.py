@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from models.embedded import EmbeddedSet
     from models.errors import ModelError
+    from models.heads import HeadRetriever
     from models.hf_retriever import HuggingFaceRetriever
     from models.module import RetrieverModule
     from models.open_clip_retriever import OpenClipRetriever
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EmbeddedSet",
+    "HeadRetriever",
     "HuggingFaceRetriever",
     "LossTerm",
     "ModelError",
@@ -37,6 +39,7 @@ __all__ = [
 
 _HOME = {
     "EmbeddedSet": "embedded",
+    "HeadRetriever": "heads",
     "HuggingFaceRetriever": "hf_retriever",
     "LossTerm": "terms",
     "ModelError": "errors",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.errors import ModelError
 from models.freeze import is_frozen
-from models.retriever import MAX_LOGIT_SCALE, Preprocess, Retriever
+from models.retriever import MAX_LOGIT_SCALE, Preprocess, Retriever, as_made_before
 
 _PIL_BILINEAR = 2  # transformers stores Pillow's number of the filter
 
@@ -103,6 +103,8 @@ class HuggingFaceRetriever(Retriever):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """See :meth:`Retriever.encode_image`."""
+        if images.ndim == 2:
+            return as_made_before(images, self._frozen["image"])
         pixels = self.preprocess.normalise(images).to(self.model.dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen["image"]):
             return _unit(self.model.get_image_features(pixel_values=pixels))

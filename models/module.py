@@ -15,17 +15,21 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
+from torch.autograd.profiler import record_function
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from losses.base import Features, LossError
+from models.edits import EditedFeatures, Edits
 from models.embedded import EmbeddedSet, Evaluation, RowCollector
 from models.erasure import LinearEraser, folded
 from models.errors import ModelError
 from models.gather import gather_with_gradient
 from models.optim import OptimizerConfig, ScheduleConfig, build_optimizer, parameter_groups
+from models.passes import in_passes, refuse_batch_norm
 from models.prompts import PromptConfig, Prompts
 from models.retriever import MAX_LOGIT_SCALE, Retriever
+from models.step_scalars import StepScalars
 from models.terms import LossTerm
 
 Batch = dict[str, Any]
@@ -33,8 +37,9 @@ Batch = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Twins:
-    images: Tensor  # uint8 [T, 3, H, W]
-    index: Tensor  # int64 [T], the anchor's row
+    images: Tensor  # uint8 [R, 3, H, W], those that some loss reads in this step
+    row: Tensor  # int64 [R], their anchors' rows
+    index: Tensor  # int64 [T], the rows of all anchors that carry a twin
     source: Tensor  # int64 [T]
 
 
@@ -62,15 +67,17 @@ class RetrieverModule(L.LightningModule):
     ``caption_id`` int64 [B], and, where the data draws twins, ``twin`` uint8 [T, 3, H, W] with ``twin_index`` and
     ``twin_source`` int64 [T], the row of each twin's anchor and the twin's source (T may differ by step and rank, and
     may be 0). Where the data brings people, ``person`` uint8 [P, 3, H, W] with ``person_group`` int64 [P] and
-    ``person_attributes`` int64 [P, A], P alike on all ranks. A validation batch has ``image`` and ``index`` int64 [b],
-    the row in ``trainer.datamodule.evaluation``.
+    ``person_attributes`` int64 [P, A], P alike on all ranks. Where it brings edits of anchors, ``edit`` uint8
+    [E, 3, H, W] with ``edit_index`` int64 [E], ``edit_tokens`` int64 [E, L], ``edit_added`` bool [E],
+    ``edit_caption_id`` int64 [E] and ``edit_prompt_tokens`` int64 [E, L]; E may differ by step and rank, and may be 0.
+    A validation batch has ``image`` and ``index`` int64 [b], the row in ``trainer.datamodule.evaluation``.
 
     Every rank embeds its own rows, gathers all ranks' embeddings with gradient and scores its own rows against all
     (see ``losses.base`` for the reduction contract): the step is the one that a single process would take on the
     global batch, but for batch norm, whose statistics are each rank's own unless ``trainer.sync_batchnorm`` is set.
 
     Gradient clipping, precision and accumulation are the trainer's. Accumulation makes another objective of any loss
-    that is coupled over the batch.
+    that is coupled over the batch; ``encode_batch_size`` saves the memory and keeps the objective.
 
     Prompts (neutral queries, and such as name groups) are embedded anew at every step, the same on every rank.
 
@@ -87,6 +94,9 @@ class RetrieverModule(L.LightningModule):
         gradient_share_every: steps between two measurements of the gradient shares; 0 for never.
         max_logit_scale: cap on the logit scale, applied after each optimiser step.
         query_batch_size: queries encoded at a time in validation.
+        encode_batch_size: rows of a training batch that a tower holds at a time, on each rank; the others' activations
+            are computed again in the backward pass. 0 holds all. A large batch then needs memory for its embeddings
+            (and for a loss's scores, see the losses' ``chunk``), at about a third more time.
         prompts: queries that losses on people read.
     """
 
@@ -99,6 +109,7 @@ class RetrieverModule(L.LightningModule):
         gradient_share_every: int = 50,
         max_logit_scale: float = MAX_LOGIT_SCALE,
         query_batch_size: int = 256,
+        encode_batch_size: int = 0,
         prompts: PromptConfig | None = None,
     ) -> None:
         super().__init__()
@@ -125,11 +136,17 @@ class RetrieverModule(L.LightningModule):
         self.gradient_share_every = gradient_share_every
         self.max_logit_scale = max_logit_scale
         self.query_batch_size = query_batch_size
+        if encode_batch_size < 0:
+            raise ModelError(
+                f"model.encode_batch_size is {encode_batch_size}; it counts rows: give 0 (for all) or more"
+            )
+        self.encode_batch_size = encode_batch_size
         self.teacher: Retriever | None = None
         if any(term.loss.needs_teacher for term in losses.values()):
             # Saved with the checkpoint: a resumed run must not depend on the starting weights' file being there still.
             self.teacher = copy.deepcopy(retriever).requires_grad_(False).eval()
         self._taught_prompts: tuple[Tensor, Tensor] | None = None
+        self._scalars = StepScalars()
         self._images = RowCollector()
         self._queries = RowCollector()
         self._embedded: EmbeddedSet | None = None
@@ -144,6 +161,11 @@ class RetrieverModule(L.LightningModule):
     def needs_twin(self) -> bool:
         """Whether some loss compares a picture with its twin; without one, drawn twins are not encoded."""
         return any(term.loss.needs_twin for term in self.terms.values())
+
+    @property
+    def needs_edit(self) -> bool:
+        """Whether some loss reads edited pictures; without one, those that the data brings are not encoded."""
+        return any(term.loss.needs_edit for term in self.terms.values())
 
     @property
     def needs_people(self) -> bool:
@@ -165,6 +187,8 @@ class RetrieverModule(L.LightningModule):
         if self.needs_twin and share is not None and share <= 0:
             raise self._no_twins()
         self._name_groups()
+        if self.encode_batch_size:
+            refuse_batch_norm(self.retriever.train())
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step; returns this rank's part of the loss."""
@@ -174,7 +198,8 @@ class RetrieverModule(L.LightningModule):
         weighted: dict[str, Tensor] = {}
         for name, term in self.terms.items():
             try:
-                terms = term.loss(features)
+                with record_function("losses"):
+                    terms = term.loss(features)
             except LossError as error:  # the loss knows its class, but not which entry of the configuration it is
                 raise ModelError(f"model.losses.{name}: {error}") from error
             if not terms:
@@ -182,26 +207,29 @@ class RetrieverModule(L.LightningModule):
             values |= {f"train/{name}/{key}": value for key, value in {**terms, **term.loss.figures}.items()}
             weighted[name] = term.weight_at(step) * torch.stack([*terms.values()]).sum()
         total = torch.stack([*weighted.values()]).sum()
-        values["train/loss"] = total
-        logged = self._mean_over_ranks(values)
-        self._refuse_non_finite(logged, step)
-        for name, term in self.terms.items():
-            logged[f"train/{name}/weight"] = term.weight_at(step)
+        values |= {"train/loss": total, "train/logit_scale": features.logit_scale}
+        means = self._mean_over_ranks(values)
+        self._scalars.put(step, [*values], means)
+        self._keep_weights_from(means)
         if self.gradient_share_every and step % self.gradient_share_every == 0:
             shares = {f"train/{k}/gradient_share": v for k, v in self.gradient_shares(features, weighted).items()}
             for logger in self.loggers:  # log() would repeat a measurement at every step up to the next one
                 logger.log_metrics(shares, step=step)
-        logged["train/logit_scale"] = float(features.logit_scale.detach())
-        logged["train/lr"] = float(self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"])  # type: ignore[union-attr]
-        self.log_dict(logged, batch_size=batch["image"].shape[0])
-        self.log("loss", logged["train/loss"], prog_bar=True, logger=False, batch_size=batch["image"].shape[0])
+        # At other steps Lightning would take the numbers in, at some cost, and drop them.
+        if (step + 1) % max(int(self.trainer.log_every_n_steps), 1) == 0:  # type: ignore[attr-defined]
+            logged: dict[str, Any] = dict(zip(values, means, strict=True))
+            for name, term in self.terms.items():
+                logged[f"train/{name}/weight"] = term.weight_at(step)
+            logged["train/lr"] = float(self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"])  # type: ignore[union-attr]
+            self.log_dict(logged, batch_size=batch["image"].shape[0])
+            self.log("loss", logged["train/loss"], prog_bar=True, logger=False, batch_size=batch["image"].shape[0])
         return self._reach_every_parameter(total)
 
     def features(self, batch: Batch) -> Features:
         """Embed a training batch and gather it over ranks (a collective call).
 
-        Anchors, twins and people pass the image tower in one concatenated forward: in separate passes batch norm would
-        give each source statistics of its own, and hide from the debias loss what the tower does at test time.
+        Anchors, twins, edits and people pass the image tower in one concatenated forward: in separate passes batch norm
+        would give each source statistics of its own, and hide from the debias loss what the tower does at test time.
 
         Args:
             batch: this rank's rows, as described above.
@@ -217,7 +245,13 @@ class RetrieverModule(L.LightningModule):
             labels += [torch.zeros_like(batch["source"]).index_copy(0, twins.index, twins.source)]
             labels += [torch.zeros_like(batch["source"]).index_fill(0, twins.index, 1)]
         people = self._people(batch) if self.needs_people else None
-        image, twin, person = _split(self.retriever.encode_image(_joined(images, twins, people)), size, twins)
+        edits = self._edits(batch) if self.needs_edit else None
+        if edits is not None:
+            labels += edits.labels(size)
+        joined = _joined(images, twins, edits, people)
+        with record_function("encode pictures"):
+            encoded = in_passes(self.retriever.encode_image, joined, self.encode_batch_size)
+        image, twin, edit, person = _split(encoded, size, twins, edits)
         taught, taught_twin, taught_person = self._teach(images, twins, people)
         queries = self._ask()
         label = gather_with_gradient(torch.stack(labels, dim=1))
@@ -225,9 +259,12 @@ class RetrieverModule(L.LightningModule):
         if has_twin is not None and self.global_step == 0 and self._twin_share() is None and not bool(has_twin.any()):
             raise self._no_twins()  # of data that does not tell its share, the first batch must do
         groups = gather_with_gradient(people.labels) if people is not None else None
+        edited = self._of_edits(edits, edit, label[:, -3:])
+        with record_function("encode captions"):
+            text = self._encode_captions(batch)
         return Features(
             image=gather_with_gradient(image),
-            text=gather_with_gradient(self._encode_captions(batch["tokens"])),
+            text=gather_with_gradient(text),
             logit_scale=self.retriever.logit_scale,
             logit_bias=self.retriever.logit_bias,
             source=label[:, 0],
@@ -248,6 +285,12 @@ class RetrieverModule(L.LightningModule):
             group_prompt_of=queries.group,
             teacher_prompt=queries.taught_neutral,
             teacher_group_prompt=queries.taught_of_groups,
+            edit=edited.edit,
+            edit_text=edited.edit_text,
+            has_edit=edited.has_edit,
+            edit_added=edited.edit_added,
+            edit_caption_id=edited.edit_caption_id,
+            edit_prompt=edited.edit_prompt,
             rows=slice(start, start + size),
             person_rows=self._own_people(people),
             step=self.global_step,
@@ -265,7 +308,8 @@ class RetrieverModule(L.LightningModule):
             Shares by name, which sum to 1; all 0 where no loss has any gradient.
         """
         pictures, queries = (features.image, features.twin, features.person), (features.prompt, features.group_prompt)
-        inputs = [t for t in (features.text, *pictures, *queries) if t is not None and t.requires_grad]
+        edits = (features.edit, features.edit_text, features.edit_prompt)
+        inputs = [t for t in (features.text, *pictures, *queries, *edits) if t is not None and t.requires_grad]
         norms: dict[str, float] = {}
         for name, loss in weighted.items():
             gradients = [torch.zeros_like(t, dtype=torch.float32) for t in inputs]
@@ -364,19 +408,39 @@ class RetrieverModule(L.LightningModule):
 
     # Parts
 
-    def _encode_captions(self, tokens: Tensor) -> Tensor:
+    def _encode_captions(self, batch: Batch) -> Tensor:
         """[B, D]. With class prompts a batch holds few distinct captions, which are then encoded once each."""
-        distinct, row = tokens.unique(dim=0, return_inverse=True)
-        # Only where it pays well: a number of rows that differs from step to step costs a compiled tower dearly.
-        if 2 * len(distinct) > len(tokens):
-            return self.retriever.encode_text(tokens)
+        tokens = batch["tokens"]
+        if "distinct" not in batch:
+            return in_passes(self.retriever.encode_text, tokens, self.encode_batch_size)
+        distinct = tokens.index_select(0, batch["distinct"])
         # index_select and not [row], whose backward adds up in an order of its own choosing.
-        return self.retriever.encode_text(distinct).index_select(0, row)
+        return self.retriever.encode_text(distinct).index_select(0, batch["distinct_of"])
 
     def _twins(self, batch: Batch) -> _Twins:
+        """The batch's twins; of the pictures only those that some loss reads in this step."""
         if "twin" not in batch:
             raise self._no_twins()
-        return _Twins(batch["twin"], batch["twin_index"], batch["twin_source"])
+        images, index, source = batch["twin"], batch["twin_index"], batch["twin_source"]
+        drawn = self._drawn_twins(len(batch["image"]))
+        if drawn is None or not len(index):
+            return _Twins(images, index, index, source)
+        rows = batch["twin_rows"] if "twin_rows" in batch else index.tolist()  # asking a device would hold it up
+        kept = [place for place, row in enumerate(rows) if drawn[row]]
+        place = torch.tensor(kept, dtype=torch.int64, device=index.device)
+        return _Twins(images.index_select(0, place), index.index_select(0, place), index, source)
+
+    def _drawn_twins(self, size: int) -> list[bool] | None:
+        """Which of this rank's rows have a twin that some loss reads in this step; None for all."""
+        drawn = torch.zeros(size * _world_size(), dtype=torch.bool)
+        for term in self.terms.values():
+            if term.loss.needs_twin:
+                read = term.loss.twins_read(len(drawn), seed=_run_seed(), step=self.global_step)
+                if read is None:
+                    return None
+                drawn |= read
+        found: list[bool] = drawn[self.global_rank * size : (self.global_rank + 1) * size].tolist()
+        return found
 
     def _people(self, batch: Batch) -> _People:
         if "person" not in batch:
@@ -387,6 +451,33 @@ class RetrieverModule(L.LightningModule):
             )
         group = batch["person_group"].unsqueeze(1)
         return _People(batch["person"], torch.cat([group, batch.get("person_attributes", group)], dim=1))
+
+    def _edits(self, batch: Batch) -> Edits:
+        if "edit" not in batch:
+            names = ", ".join(name for name, term in self.terms.items() if term.loss.needs_edit)
+            raise ModelError(
+                f"the loss {names} reads edited pictures and captions, but the data brings none: take "
+                "datamodules.decorrelated.DecorrelatedDataModule and give shards with edits in data.edited, or leave "
+                "the loss out"
+            )
+        return Edits.of(batch, prompts=any(term.loss.needs_edit_prompt for term in self.terms.values()))
+
+    def _of_edits(self, edits: Edits | None, edit: Tensor, label: Tensor) -> EditedFeatures:
+        """Gather the edits' pictures [B, D], and embed and gather their captions; ``label`` [N, 3] is gathered."""
+        if edits is None:
+            return EditedFeatures()
+        encode = self.retriever.encode_text
+        prompt = None
+        if edits.prompt_tokens is not None:
+            prompt = gather_with_gradient(edits.encoded(encode, edits.prompt_tokens, edit))
+        return EditedFeatures(
+            edit=gather_with_gradient(edit),
+            edit_text=gather_with_gradient(edits.encoded(encode, edits.tokens, edit)),
+            has_edit=label[:, 0].bool(),
+            edit_added=label[:, 1].bool(),
+            edit_caption_id=label[:, 2],
+            edit_prompt=prompt,
+        )
 
     def _own_people(self, people: _People | None) -> slice | None:
         if people is None:
@@ -401,7 +492,8 @@ class RetrieverModule(L.LightningModule):
         if self.teacher is None:
             return None, None, None
         with torch.no_grad():
-            image, twin, person = _split(self.teacher.encode_image(_joined(images, twins, people)), len(images), twins)
+            encoded = self.teacher.encode_image(_joined(images, twins, None, people))
+            image, twin, _, person = _split(encoded, len(images), twins, None)
             return (
                 gather_with_gradient(image),
                 gather_with_gradient(twin) if twin is not None else None,
@@ -450,22 +542,31 @@ class RetrieverModule(L.LightningModule):
         parts = tokens.split(self.query_batch_size)
         return torch.cat([self.teacher.encode_text(part.to(self.device)) for part in parts])
 
-    def _mean_over_ranks(self, values: dict[str, Tensor]) -> dict[str, float]:
+    def _mean_over_ranks(self, values: dict[str, Tensor]) -> Tensor:
+        """[n]. What is not finite on one rank is then so on all, which stop at the same step."""
         stacked = torch.stack([value.detach().float().reshape(()) for value in values.values()])
         if _world_size() > 1:
             dist.all_reduce(stacked)
             stacked /= _world_size()
-        return dict(zip(values, stacked.tolist(), strict=True))
+        return stacked
 
-    def _refuse_non_finite(self, values: dict[str, float], step: int) -> None:
-        # After the mean over ranks, so that all ranks stop at the same step and none is left waiting for another.
-        bad = [name for name, value in values.items() if not math.isfinite(value)]
-        if bad:
-            raise ModelError(
-                f"{bad[0]} is {values[bad[0]]} at step {step}: training stops before the weights are spoilt. "
-                "Lower model.optimizer.lr, set trainer.gradient_clip_val, or use trainer.precision=32-true; "
-                "if it happens at step 0, check the loss and the starting weights"
-            )
+    def _keep_weights_from(self, scalars: Tensor) -> None:
+        """Have the optimiser leave the weights as they are where a number is not finite.
+
+        On an accelerator the host learns of it a step later. A fused optimiser reads the flag on the device (it is what
+        gradient scaling sets); mixed precision has its own.
+        """
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        if scalars.device.type != "cpu" and optimizer.defaults.get("fused"):
+            optimizer.found_inf = (~torch.isfinite(scalars).all()).float()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Judge the last step's numbers before anything is kept of it."""
+        self._scalars.settle()
+
+    def on_train_end(self) -> None:
+        """Judge the last step's numbers."""
+        self._scalars.settle()
 
     def _reach_every_parameter(self, total: Tensor) -> Tensor:
         # A set of losses that leaves out the logit scale or bias would make DistributedDataParallel wait for their
@@ -507,16 +608,22 @@ def _world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def _joined(images: Tensor, twins: _Twins | None, people: _People | None) -> Tensor:
-    """[B + T + P, 3, H, W]: anchors, then twins, then people."""
-    more = [part.images for part in (twins, people) if part is not None and len(part.images)]
+def _joined(images: Tensor, twins: _Twins | None, edits: Edits | None, people: _People | None) -> Tensor:
+    """[B + T + E + P, 3, H, W]: anchors, then twins, then edits, then people."""
+    more = [part.images for part in (twins, edits, people) if part is not None and len(part.images)]
     return torch.cat([images, *more]) if more else images
 
 
-def _split(embedded: Tensor, size: int, twins: _Twins | None) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Undo :func:`_joined`: anchors [B, D], twins [B, D] in their anchors' rows, zeros where there is none, people."""
-    image = embedded[:size]
-    if twins is None:
-        return image, None, embedded[size:]
-    drawn, person = embedded[size : size + len(twins.index)], embedded[size + len(twins.index) :]
-    return image, torch.zeros_like(image).index_copy(0, twins.index, drawn), person
+def _split(
+    embedded: Tensor, size: int, twins: _Twins | None, edits: Edits | None
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Undo :func:`_joined`.
+
+    Returns:
+        Anchors [B, D]; twins [B, D] in their anchors' rows, zeros where none was read, None where there are none at
+        all; edits [B, D] likewise; people [P, D].
+    """
+    drawn, altered = len(twins.row) if twins is not None else 0, len(edits.index) if edits is not None else 0
+    image, twin, edit, person = embedded.tensor_split([size, size + drawn, size + drawn + altered])
+    in_rows = torch.zeros_like(image).index_copy(0, twins.row, twin) if twins is not None else None
+    return image, in_rows, edits.in_rows(edit, image) if edits is not None else edit, person

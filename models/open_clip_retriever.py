@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from models.errors import ModelError
 from models.freeze import freeze_image, frozen_batch_norms, is_frozen
-from models.retriever import MAX_LOGIT_SCALE, Preprocess, Retriever
+from models.retriever import MAX_LOGIT_SCALE, Preprocess, Retriever, as_made_before
 from models.short_text import cut, encode, short_tower
 
 _IN_A_RUN = "retriever.model."
@@ -142,6 +142,8 @@ class OpenClipRetriever(Retriever):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """See :meth:`Retriever.encode_image`."""
+        if images.ndim == 2:
+            return as_made_before(images, self._frozen_image)
         if tuple(images.shape[-2:]) != self.image_size:
             raise ModelError(
                 f"pictures of {images.shape[-2]} x {images.shape[-1]} pixels reach a tower for "

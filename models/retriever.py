@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from models.errors import ModelError
 
 MAX_LOGIT_SCALE = 100.0
 """CLIP's cap on the factor on cosines (Radford et al. 2021, section 2.5): above it training becomes unstable."""
@@ -57,6 +61,20 @@ class Preprocess:
         return (images.float() - mean) / std
 
 
+def as_made_before(features: Tensor, frozen: bool) -> Tensor:
+    """Take [B, D] features for what a tower makes of pictures.
+
+    Raises:
+        ModelError: where the tower is trained, so that it would make something else by now.
+    """
+    if not frozen:
+        raise ModelError(
+            "the data brings features of pictures, but the image tower is trained: freeze it (lock_image: true, "
+            "unlocked_groups: 0), or train on pictures"
+        )
+    return F.normalize(features.float(), dim=-1)
+
+
 class Retriever(nn.Module, ABC):
     """A dual encoder: pictures and captions into one space, where the cosine ranks.
 
@@ -84,7 +102,8 @@ class Retriever(nn.Module, ABC):
         """Embed pictures.
 
         Args:
-            images: [B, 3, H, W] uint8 in [0, 255], or float in [0, 1].
+            images: [B, 3, H, W] uint8 in [0, 255], or float in [0, 1]; or, where the tower is frozen, [B, D] float of
+                what it made of pictures before (see ``datamodules.feature_source``).
 
         Returns:
             [B, D] float32, L2-normalised.
@@ -118,6 +137,22 @@ class Retriever(nn.Module, ABC):
     @abstractmethod
     def tower_of(self, parameter: str) -> Literal["image", "text", "head"]:
         """Which tower a parameter of this module belongs to, by its name; ``head`` for the logit scale and bias."""
+
+    def tower_key(self, side: Literal["image", "text"]) -> str:
+        """A hash of all that a tower's output depends on beside its input: weights, buffers, modules, preprocessing.
+
+        What lies in a cache under this key can be used as long as the tower is frozen.
+        """
+        digest = hashlib.sha256()
+        for name, module in self.named_modules():
+            if self.tower_of(f"{name}.weight") == side:
+                digest.update(f"{name} {type(module).__name__} {module.extra_repr()}\n".encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            if self.tower_of(name) == side:
+                digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(repr(self.preprocess if side == "image" else self.context_length).encode())
+        return digest.hexdigest()[:32]
 
     @abstractmethod
     def save_weights(self, path: str) -> None:

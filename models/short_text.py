@@ -106,23 +106,27 @@ def encode(tower: Any, tokens: Tensor) -> Tensor:
     Returns:
         [B, D], not normalised.
     """
-    if tokens.device.type != "cpu" or tower.transformer._compiled_call_impl is not None or not len(tokens):
-        return _encode(tower, tokens)
-    lengths = (end_of_text(tokens) + 1).tolist()
-    groups = groups_of(lengths)
-    parts = [_encode(tower, tokens[rows, : max(lengths[row] for row in rows)]) for rows in groups]
-    row = torch.tensor([row for rows in groups for row in rows]).argsort()
-    return torch.cat(parts).index_select(0, row)
-
-
-def _encode(tower: Any, tokens: Tensor) -> Tensor:
-    length = tokens.shape[1]
+    end = end_of_text(tokens)
     dtype = tower.transformer.get_cast_dtype()
-    x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[:length].to(dtype)
-    x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+    # Once for all groups: its gradient is as large as the vocabulary.
+    x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[: tokens.shape[1]].to(dtype)
+    if tokens.device.type != "cpu" or tower.transformer._compiled_call_impl is not None or not len(tokens):
+        x = _ends(tower, x, end)
+    else:
+        lengths = (end + 1).tolist()
+        groups = groups_of(lengths)
+        parts = [_ends(tower, x[rows, : max(lengths[row] for row in rows)], end[rows]) for rows in groups]
+        x = torch.cat(parts).index_select(0, torch.tensor([row for rows in groups for row in rows]).argsort())
     # The last norm goes token by token: of all but the end it would be thrown away.
-    x = tower.ln_final(x[torch.arange(len(x), device=x.device), end_of_text(tokens)])
+    x = tower.ln_final(x)
     projection = tower.text_projection
     if projection is None:
         return x
     return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+
+
+def _ends(tower: Any, x: Tensor, end: Tensor) -> Tensor:
+    """Embedded tokens [b, l, W] to what the transformer makes of each caption's end [b, W]."""
+    length = x.shape[1]
+    x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+    return x[torch.arange(len(x), device=x.device), end]

@@ -1,4 +1,4 @@
-"""Evaluating and keeping other weights than the last step's: a moving average, or a way back to the start."""
+"""Holding on to the weights: a moving average, a way back to the start, or a pull towards it in every step."""
 
 from __future__ import annotations
 
@@ -112,6 +112,61 @@ class InterpolateToStart(Callback):
             if name in self._trained:
                 tensor.copy_(self._trained[name])
         self._trained = {}
+
+
+class PullToStart(Callback):
+    """Pull what is trained towards its starting point in every step, as weight decay pulls towards 0.
+
+    After each optimiser step every trained parameter of the retriever moves by
+    ``-lr * strength * (parameter - start)`` with its own group's learning rate.
+
+    The penalty ``mu * |theta - theta_0|^2`` (L2-SP, Li et al. 2018, "Explicit Inductive Bias for Transfer Learning with
+    Convolutional Networks", for all parameters) has this step in plain gradient descent, for ``strength = 2 mu``. It is
+    no term of the loss here: AdamW would divide its gradient by that of the losses, which weakens it just where they
+    pull hardest, the reason for which decay is decoupled too (Loshchilov and Hutter 2019). So it costs no backward
+    pass and has no share in the logged gradient; a copy of the trained weights is kept. Decay still pulls towards 0:
+    set ``model.optimizer.weight_decay`` to 0 where the start is to be the only anchor. Over processes it is the same
+    step on each.
+
+    Args:
+        strength: not below 0; at a learning rate of 1e-5 a strength of 100 takes back a thousandth of the way a step.
+    """
+
+    def __init__(self, strength: float) -> None:
+        if not 0 <= strength < float("inf"):
+            raise ModelError(f"PullToStart: strength is {strength}; give a finite number not below 0")
+        self.strength = strength
+        self._start: dict[str, Tensor] = {}
+        self._rate: dict[int, float] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Remember the start: before a checkpoint is restored, so that a resumed run has the same one."""
+        if stage == "fit" and not self._start:
+            self._start = {name: p.detach().clone() for name, p in _trained(pl_module).items()}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Have the start where the parameters are."""
+        self._start = {name: self._start[name].to(p.device) for name, p in _trained(pl_module).items()}
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
+        """Note the rates of the step; after it the schedule has moved on."""
+        self._rate = {id(p): float(group["lr"]) for group in optimizer.param_groups for p in group["params"]}
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Pull, where the batch has made a step: one that is only accumulated has not."""
+        if not self._rate:
+            return
+        for name, parameter in _trained(pl_module).items():
+            parameter.lerp_(self._start[name], min(1.0, self._rate[id(parameter)] * self.strength))
+        self._rate = {}
+
+
+def _trained(module: L.LightningModule) -> dict[str, Tensor]:
+    """The retriever's parameters that are trained."""
+    return {name: p for name, p in module.retriever.named_parameters() if p.requires_grad}  # type: ignore[union-attr, operator]
 
 
 def _interpolated(module: L.LightningModule) -> dict[str, Tensor]:

@@ -34,12 +34,36 @@ def main(argv: list[str]) -> int:
         default=0.9,
         help="with --people: of the strongest association, 0 to 1; 0 plants none (default: %(default)s)",
     )
+    parser.add_argument(
+        "--objects",
+        action="store_true",
+        help="houses with balls instead, whose co-occurrence is planted, and an edit of every scene: without its ball, "
+        "or with one pasted in; OUT also gets the words for the objects (vocabulary.csv)",
+    )
+    parser.add_argument(
+        "--together",
+        type=float,
+        default=0.95,
+        help="with --objects: share of the scenes with a house that hold a ball, and of those without one that hold "
+        "none; 0.5 plants nothing (default: %(default)s)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the shards that OUT holds")
     options = parser.parse_args(argv)
+    if options.people and options.objects:
+        parser.error("give one of --people and --objects: they are two worlds")
 
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from datamodules.world import World, WorldGenerator, WorldPeople, planted_strengths, write_people_world, write_world
+    from datamodules.world import (
+        World,
+        WorldGenerator,
+        WorldObjects,
+        WorldPeople,
+        planted_strengths,
+        write_objects_world,
+        write_people_world,
+        write_world,
+    )
 
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()) as progress:
         task = progress.add_task(f"rendering {options.out}", total=options.samples)
@@ -52,6 +76,17 @@ def main(argv: list[str]) -> int:
                 options.out,
                 samples=options.samples,
                 people=WorldPeople(planted_strengths(options.strength)),
+                seed=options.seed,
+                size=options.size,
+                split_offset=options.offset,
+                overwrite=options.overwrite,
+                on_sample=advance,
+            )
+        elif options.objects:
+            write_objects_world(
+                options.out,
+                samples=options.samples,
+                objects=WorldObjects(together=options.together),
                 seed=options.seed,
                 size=options.size,
                 split_offset=options.offset,

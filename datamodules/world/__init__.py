@@ -1,11 +1,12 @@
 """The embedded world: small rendered pictures whose biases are planted, so that metrics can be checked against truth.
 
 `scene` says what is there, `draw` rasterises it, `photo` and `generator` turn it into a photo or a generated twin,
-`captions` finds the words, `world` numbers and seeds it all, `write` makes shards of it. `people` brings its own scenes
-and words.
+`captions` finds the words, `world` numbers and seeds it all, `write` makes shards of it. `people` and `objects` bring
+their own scenes and words.
 """
 
 from datamodules.world.generator import WorldGenerator, fingerprint
+from datamodules.world.objects import WorldObjects, write_objects_world
 from datamodules.world.people import WorldPeople, planted_strengths, read_strengths, write_people_world
 from datamodules.world.scene import Composer, Scene, Thing, compose_everyday
 from datamodules.world.world import World
@@ -18,6 +19,7 @@ __all__ = [
     "ViewMaker",
     "World",
     "WorldGenerator",
+    "WorldObjects",
     "WorldPeople",
     "WorldTruth",
     "compose_everyday",
@@ -25,6 +27,7 @@ __all__ = [
     "planted_strengths",
     "read_strengths",
     "twins",
+    "write_objects_world",
     "write_people_world",
     "write_world",
 ]

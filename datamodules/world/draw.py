@@ -197,6 +197,18 @@ def _place_things(image: FloatImage, scene: Scene) -> FloatImage:
     return lit * (1 - cover) + layer_small[:, :, :3]
 
 
+def outline(thing: Thing) -> list[npt.NDArray[np.float32]]:
+    """Contours around all that a thing paints, its shadow and its rim left out, in units of the picture's side.
+
+    Returns:
+        float32 [P, 2] each; together they cover the thing. Holes are covered too.
+    """
+    angle = np.radians(thing.angle)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]], np.float32) * thing.radius
+    centre = np.array([thing.x, thing.y], np.float32)
+    return [contour @ turn.astype(np.float32) + centre for part in KINDS[thing.kind] for contour in part.contours]
+
+
 _SHIFT = 4  # cv2's fixed-point bits: contours land on 1/16 of a (supersampled) pixel
 
 

@@ -75,7 +75,11 @@ class World:
 
     def captions(self, scene: Scene) -> tuple[str, ...]:
         """The scene's captions, the fullest first; see `datamodules.world.captions.captions` for everyday scenes."""
-        return self.tell(scene, self._rng(scene.index, _CAPTIONS), self.captions_per_scene)
+        return self.tell(scene, self.caption_rng(scene), self.captions_per_scene)
+
+    def caption_rng(self, scene: Scene) -> np.random.Generator:
+        """What the words of a scene's captions are drawn from, for who tells them once more with a change."""
+        return self._rng(scene.index, _CAPTIONS)
 
     def render(self, scene: Scene, source: str = REAL) -> Image:
         """A picture of the scene.

@@ -45,11 +45,15 @@ def projection_of(retriever: Retriever, side: Side = "image") -> Projection:
 
     Known are open_clip's vision transformers (``visual.proj``), its residual networks (``visual.attnpool.c_proj``),
     timm's towers (``visual.head`` or the trunk's own classifier) and Hugging Face's ``visual_projection``; of text
-    towers ``text_projection``, wherever the library keeps it.
+    towers ``text_projection``, wherever the library keeps it. A trained map behind a tower
+    (:class:`models.heads.HeadRetriever`) comes last.
 
     Raises:
         ModelError: where the tower ends in something else, such as SigLIP's attention pooling.
     """
+    head = getattr(retriever, f"{side}_head", None)
+    if isinstance(head, nn.Linear):
+        return Projection(head.weight, None, False, f"{side}_head")
     model: Any = retriever.model
     if side == "text":
         return _text_projection(model)
@@ -143,12 +147,12 @@ def fold(retriever: Retriever, eraser: LinearEraser, side: Side = "image") -> Pr
 
 
 @contextmanager
-def folded(retriever: Retriever, eraser: LinearEraser) -> Iterator[Retriever]:
+def folded(retriever: Retriever, eraser: LinearEraser, side: Side = "image") -> Iterator[Retriever]:
     """Fold for a while, such as to write the weights; afterwards they are what they were, bit by bit."""
-    layer = projection_of(retriever)
+    layer = projection_of(retriever, side)
     parts = [t for t in (layer.weight, layer.bias) if t is not None]
     kept = [t.detach().clone() for t in parts]
-    fold(retriever, eraser)
+    fold(retriever, eraser, side)
     try:
         yield retriever
     finally:

@@ -14,13 +14,17 @@ from torch import Tensor, nn
 from losses import (
     AttributeAdversary,
     ConstrainedGap,
+    CounterfactualContrast,
+    CounterfactualInfoNCE,
     Features,
     GroupScores,
     GroupSpread,
+    HardNegativeCaptions,
     InfoNCE,
     JointAlignment,
     KeepStart,
     Loss,
+    OHDMargins,
     PairwiseSoftmax,
     PromptAdversary,
     RankHinge,
@@ -29,6 +33,7 @@ from losses import (
     SourceAdversary,
     SourceCORAL,
     SourceMMD,
+    SpuriousPrompts,
     TwinConsistency,
     TwoSourceContrastive,
 )
@@ -36,6 +41,7 @@ from models.gather import gather_with_gradient
 
 ROWS, PIXELS, WIDTH = 24, 9, 6
 PEOPLE, PROMPTS, GROUPS = 20, 5, 3
+ENCODED = ("pixels", "tokens", "twin", "people", "queries", "edit", "edit_tokens", "edit_prompt")
 
 OPTIONS: dict[type[Loss], list[dict[str, Any]]] = {
     InfoNCE: [{"duplicates": name, "chunk": chunk} for name in ("mask", "positive", "negative") for chunk in (0, 5)],
@@ -78,10 +84,15 @@ OPTIONS: dict[type[Loss], list[dict[str, Any]]] = {
     GroupScores: [{}, {"order": 2, "min_count": 3}, {"unit": "logit"}, {"unit": "cosine", "order": 2}],
     GroupSpread: [{}, {"spread": "range"}],
     JointAlignment: [{}, {"distillation": 1.0, "alignment": 2.0, "temperature": 0.5}],
+    CounterfactualContrast: [{}, {"a1": 0.5, "b1": 0.3, "b2": 0.2}],
+    CounterfactualInfoNCE: [{}],
+    HardNegativeCaptions: [{}],
+    OHDMargins: [{}, {"rows": "caption", "sign": "below", "tau1": 5.0, "tau2": 5.0}],
+    SpuriousPrompts: [{}],
 }
 # "uneven": pairs sit mostly on rank 0, none on the second quarter, and most groups of people too; "one": a single pair,
 # one generated anchor besides, one person of another group than the rest; "none": no pair, photos only, people of one
-# group.
+# group. Edits are where pairs are.
 BATCHES = ("uneven", "one", "none")
 CASES = [
     (kind, index, batch) for kind, options in OPTIONS.items() for index in range(len(options)) for batch in BATCHES
@@ -130,7 +141,14 @@ def global_batch(name: str) -> dict[str, Tensor]:
         person_group[13] = 1
     people, queries = PEOPLE, PROMPTS + 2 * GROUPS
     moved = F.normalize(torch.randn(people + queries, WIDTH, generator=generator, dtype=torch.float64), dim=1)
+    edit, edit_tokens, edit_prompt = torch.randn(3, ROWS, PIXELS, generator=generator, dtype=torch.float64)
     return {
+        "edit": edit,
+        "edit_tokens": edit_tokens,
+        "edit_prompt": edit_prompt,
+        "has_edit": has_twin,
+        "edit_added": row % 3 == 0,
+        "edit_caption_id": torch.randint(0, 5, (ROWS,), generator=generator),
         "people": torch.randn(people, PIXELS, generator=generator, dtype=torch.float64),
         "queries": torch.randn(queries, PIXELS, generator=generator, dtype=torch.float64),
         "person_group": person_group,
@@ -163,15 +181,25 @@ def value_and_gradients(case: tuple[type[Loss], int, str], rank: int, world: int
     person_rows = slice(rank * PEOPLE // world, (rank + 1) * PEOPLE // world)
     twin_row = batch["has_twin"][rows].nonzero().flatten()
     # Anchors, the drawn twins and people in one forward, as the module does.
-    pictures = torch.cat([batch["pixels"][rows], batch["twin"][rows][twin_row], batch["people"][person_rows]])
-    encoded = F.normalize(pictures @ towers.image, dim=1)
-    drawn, person = encoded[size:].split([len(twin_row), PEOPLE // world])
-    twin = torch.zeros(size, WIDTH, dtype=torch.float64).index_copy(0, twin_row, drawn)
+    drawn = [batch[name][rows][twin_row] for name in ("twin", "edit")]
+    encoded = F.normalize(
+        torch.cat([batch["pixels"][rows], *drawn, batch["people"][person_rows]]) @ towers.image, dim=1
+    )
+    *drawn, person = encoded[size:].split([len(twin_row), len(twin_row), PEOPLE // world])
+    nothing = torch.zeros(size, WIDTH, dtype=torch.float64)
+    twin, edit = (nothing.index_copy(0, twin_row, part) for part in drawn)
+    said = [batch[name][rows][twin_row] for name in ("edit_tokens", "edit_prompt")]
+    edit_text, edit_prompt = (
+        nothing.index_copy(0, twin_row, F.normalize(tokens @ towers.text, dim=1)) for tokens in said
+    )
     queries = F.normalize(batch["queries"] @ towers.text, dim=1)
     features = Features(
         image=gather_with_gradient(encoded[:size]),
         text=gather_with_gradient(F.normalize(batch["tokens"][rows] @ towers.text, dim=1)),
         twin=gather_with_gradient(twin),
+        edit=gather_with_gradient(edit),
+        edit_text=gather_with_gradient(edit_text),
+        edit_prompt=gather_with_gradient(edit_prompt),
         logit_scale=towers.log_scale.exp(),
         logit_bias=towers.bias,
         person=gather_with_gradient(person),
@@ -181,7 +209,7 @@ def value_and_gradients(case: tuple[type[Loss], int, str], rank: int, world: int
         person_rows=person_rows,
         step=2,
         seed=4,
-        **{key: value for key, value in batch.items() if key not in ("pixels", "tokens", "twin", "people", "queries")},
+        **{key: value for key, value in batch.items() if key not in ENCODED},
     )
     loss(replace(features, step=1))  # what a loss remembers of a step must not depend on the number of ranks either
     value = torch.stack(list(loss(features).values())).sum()

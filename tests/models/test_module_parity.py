@@ -13,6 +13,8 @@ from tiny_retriever import CAPTIONS, SharesKept, TinyData, make_batch, random_im
 
 from losses import (
     AttributeAdversary,
+    CounterfactualContrast,
+    CounterfactualInfoNCE,
     GroupScores,
     GroupSpread,
     InfoNCE,
@@ -20,6 +22,7 @@ from losses import (
     KeepStart,
     PromptAdversary,
     RankHinge,
+    SpuriousPrompts,
     TwinConsistency,
 )
 from models import LossTerm, PromptConfig
@@ -57,6 +60,7 @@ class Record(Callback):
 
 # Groups that lie on one rank only, unknown people, and a batch of one group.
 PEOPLE = [(0, 0, 1, 1, 2, 2, 0, -1, 0, 0), (-1, 1, 1, 0, 0, 0, 2, 1, 2, 1), (1,) * 10]
+EDITS = [(0, 1, 3, 7), (), (2, 5)]  # mostly on one rank, on none, and one on each
 PROMPTS = PromptConfig(
     neutral=["a photo of a smart person", "a photo of a lazy person", "a photo of a rich person"],
     groups={name: [f"a photo of a {name} person", f"a {name} face"] for name in ("red", "green", "blue")},
@@ -74,11 +78,19 @@ def social_losses() -> dict[str, LossTerm]:
     }
 
 
+def object_losses() -> dict[str, LossTerm]:
+    return {
+        "pairs": LossTerm(CounterfactualInfoNCE(), 0.5),
+        "choices": LossTerm(CounterfactualContrast(b1=0.5), 0.5),
+        "words": LossTerm(SpuriousPrompts(), 0.5),
+    }
+
+
 def run(folder: Path, world: int) -> list[dict[str, Any]]:
     folder.mkdir()
     retriever = tiny(folder, "vit", seed=1)  # no batch norm: its statistics are each rank's own
     drawn = [(0, 1, 6), (2,), (4, 5, 7)]
-    batches = [make_batch(retriever, 8, twins, seed, PEOPLE[seed]) for seed, twins in enumerate(drawn)]
+    batches = [make_batch(retriever, 8, twins, seed, PEOPLE[seed], EDITS[seed]) for seed, twins in enumerate(drawn)]
     batches[0]["caption_id"][5] = batches[0]["caption_id"][0]  # a duplicate that lies on the other rank
     batches[1]["tokens"] = batches[1]["tokens"][[0, 0, 0, 0, 1, 2, 3, 4]]  # encoded once on one rank, each on the other
     losses = {
@@ -86,6 +98,7 @@ def run(folder: Path, world: int) -> list[dict[str, Any]]:
         "hinge": LossTerm(RankHinge(two_sided=True, p=0.7), 0.5),
         "twins": LossTerm(TwinConsistency(teacher="frozen"), 0.3),
         **social_losses(),
+        **object_losses(),
     }
     module = SharesKept(retriever, losses, gradient_share_every=1, prompts=PROMPTS)
     data = TinyData(batches, random_images(GALLERY, 16, seed=5), QUERIES, twin_share=0.4)
@@ -127,8 +140,9 @@ def test_figures_are_those_of_one_process(runs: tuple[dict[str, Any], list[dict[
         assert rank["shares"].keys() == {0, 1, 2}
         for step, shares in rank["shares"].items():
             assert shares == pytest.approx(alone["shares"][step], rel=1e-3, abs=1e-4)
-            # The start has moved from itself only after a step, and the last batch has people of one group.
-            still = {0: {"keep"}, 1: set(), 2: {"prompts", "attributes", "scores", "joint"}}[step]
+            # The start has moved from itself only after a step, the second batch has no edits, and the last one people
+            # of one group.
+            still = {0: {"keep"}, 1: {"choices", "words"}, 2: {"prompts", "attributes", "scores", "joint"}}[step]
             for name, share in shares.items():
                 assert (share < 1e-6) if name in still else (share > 1e-3), (step, name)
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from losses import Features, InfoNCE, Loss, RankHinge, TwinConsistency
 from models import LossTerm, ModelError, OptimizerConfig, RetrieverModule, ScheduleConfig, WeightSchedule
+from models.step_scalars import StepScalars
 
 
 class Probe(Loss):
@@ -105,6 +106,7 @@ def test_repeated_captions_are_encoded_once_and_alike(tmp_path: Path) -> None:
     retriever = tiny(tmp_path).double()
     batch = make_batch(retriever)
     batch["tokens"] = batch["tokens"][[0, 1, 1, 0, 2, 2, 1, 0]]
+    batch |= {"distinct": torch.tensor([0, 1, 4]), "distinct_of": torch.tensor([0, 1, 1, 0, 2, 2, 1, 0])}
     module = module_with(retriever, probe=Probe())
     sizes: list[int] = []
     encode = retriever.encode_text
@@ -158,11 +160,10 @@ def test_gradient_share_is_logged_at_its_steps_only(tmp_path: Path, every: int, 
     assert measured == dict.fromkeys(steps, 1.0)
 
 
-def test_a_term_that_overflows_on_another_rank_names_itself(tmp_path: Path) -> None:
+def test_a_term_that_overflows_on_another_rank_names_itself() -> None:
     """Over ranks a loss cannot judge its own terms; their mean over ranks is judged."""
-    module = module_with(tiny(tmp_path), odd=Probe())
     with pytest.raises(ModelError, match=r"train/odd/a is nan at step 7.*model\.optimizer\.lr"):
-        module._refuse_non_finite({"train/loss": 1.0, "train/odd/a": math.nan}, step=7)
+        StepScalars().put(7, ["train/loss", "train/odd/a"], torch.tensor([1.0, math.nan]))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

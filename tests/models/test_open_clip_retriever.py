@@ -12,7 +12,7 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_retriever import random_images, tiny, write_config
+from tiny_retriever import TEXT, VISION, random_images, tiny, write_config
 
 from models import ModelError, OpenClipRetriever
 
@@ -223,3 +223,29 @@ def test_compiled_towers_keep_names_and_values(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(compiled.encode_image(images), plain.encode_image(images), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(compiled.encode_text(tokens), plain.encode_text(tokens), rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_towers_are_not_compiled_anew_for_every_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captions have lengths of their own in every batch, and last batches are short: a graph that has once met another
+    length or size has to do for all."""
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend="eager"))
+    torch._dynamo.reset()
+    config = tmp_path / "tower.json"
+    text = TEXT | {"context_length": 32}
+    config.write_text(json.dumps({"embed_dim": 12, "vision_cfg": VISION["vit"], "text_cfg": text}))
+    ours = OpenClipRetriever(config=str(config), compile=True)
+    counters = torch._dynamo.utils.counters["stats"]
+    counters.clear()
+    lengths, graphs = set(), []
+    for words, size in ((3, 8), (12, 8), (20, 5), (3, 7), (13, 2), (28, 6)):
+        tokens = ours.tokenize(["dog " * words] * size)
+        lengths.add(tokens.shape[1])
+        text = ours.encode_text(tokens)
+        image = ours.encode_image(random_images(size, ours.image_size[0]))
+        (text.sum() + image.sum()).backward()
+        graphs.append(counters["unique_graphs"])
+    assert lengths == {8, 16, 24, 32}
+    assert graphs[0] == 2
+    assert graphs[2:] == [graphs[2]] * 4
+    assert graphs[-1] <= 5  # as written, any length, any length and size; as written, any size

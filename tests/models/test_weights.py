@@ -12,9 +12,9 @@ from lightning.pytorch.callbacks import Callback
 from tiny_retriever import TinyData, make_batch, random_images, tiny, trainer
 from torch import Tensor
 
-from bias_train.callbacks.weights import ExponentialMovingAverage, InterpolateToStart
+from bias_train.callbacks.weights import ExponentialMovingAverage, InterpolateToStart, PullToStart
 from losses import InfoNCE
-from models import LossTerm, ModelError, OptimizerConfig, RetrieverModule
+from models import LossTerm, ModelError, OptimizerConfig, RetrieverModule, ScheduleConfig
 
 State = dict[str, Tensor]
 
@@ -128,3 +128,65 @@ def test_two_that_swap_weights_are_refused(tmp_path: Path) -> None:
     both = [ExponentialMovingAverage(), InterpolateToStart()]
     with pytest.raises(ModelError, match="ExponentialMovingAverage and InterpolateToStart"):
         trainer(tmp_path, max_steps=1, callbacks=both).fit(module, data)
+
+
+class Rates(Callback):
+    """The learning rate of every step."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+def trained_states(folder: Path, *callbacks: Callback, steps: int = 3, **options: Any) -> tuple[State, list[State]]:
+    """The start, and the weights after every step, of a run whose learning rate falls from step to step."""
+    module, data = make(folder, "vit")
+    module.schedule_config = ScheduleConfig(warmup_steps=0)
+    start, history = state_of(module), History()
+    trainer(folder, max_steps=steps, callbacks=[*callbacks, history], **options).fit(module, datamodule=data)
+    return start, history.steps
+
+
+def test_a_pull_takes_back_a_part_of_the_first_step(tmp_path: Path) -> None:
+    rates = Rates()
+    start, free = trained_states(tmp_path, rates, steps=1)
+    _, pulled = trained_states(tmp_path, PullToStart(strength=30.0), steps=1)
+    assert rates.rates == [1e-2]
+    moved = 0.0
+    for name, value in free[0].items():
+        if value.is_floating_point():
+            moved = max(moved, float((value - start[name]).abs().max()))
+            torch.testing.assert_close(pulled[0][name] - start[name], 0.7 * (value - start[name]), rtol=1e-4, atol=1e-7)
+    assert moved > 1e-3
+
+
+def test_a_pull_follows_the_rate_of_its_own_step(tmp_path: Path) -> None:
+    """An endless pull holds the weights at the start in any step whose rate is high enough, and only there."""
+    rates = Rates()
+    start, pulled = trained_states(tmp_path, PullToStart(strength=150.0), rates, steps=3)
+    kept = [1 - min(1.0, rate * 150.0) for rate in rates.rates]
+    assert kept[:2] == [0.0, 0.0]
+    assert kept[2] > 0.1
+    for step, share in enumerate(kept):
+        far = max(float((v - start[n]).abs().max()) for n, v in pulled[step].items() if v.is_floating_point())
+        assert far < 1e-6 if share == 0 else far > 1e-4
+
+
+def test_a_pull_waits_for_the_step_of_accumulated_batches(tmp_path: Path) -> None:
+    start, pulled = trained_states(tmp_path, PullToStart(strength=30.0), steps=1, accumulate_grad_batches=2)
+    _, free = trained_states(tmp_path, steps=1, accumulate_grad_batches=2)
+    assert len(pulled) == 2
+    close(pulled[0], start)
+    for name, value in free[1].items():
+        if value.is_floating_point():
+            torch.testing.assert_close(pulled[1][name] - start[name], 0.7 * (value - start[name]), rtol=1e-4, atol=1e-7)
+
+
+def test_no_pull_changes_nothing_and_a_wrong_one_is_named(tmp_path: Path) -> None:
+    _, free = trained_states(tmp_path)
+    _, pulled = trained_states(tmp_path, PullToStart(strength=0.0))
+    close(free[-1], pulled[-1])
+    with pytest.raises(ModelError, match="PullToStart: strength is -1"):
+        PullToStart(-1)

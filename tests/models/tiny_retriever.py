@@ -45,10 +45,12 @@ def make_batch(
     twins: tuple[int, ...] = (),
     seed: int = 0,
     people: tuple[int, ...] | None = None,
+    edits: tuple[int, ...] | None = None,
 ) -> dict[str, Any]:
     """A training batch; row i has the i-th caption, and the rows in ``twins`` have a generated twin.
 
-    Beside them stand people of these groups, where any are given; their second attribute is whether a group is 0.
+    Beside them stand people of these groups, where any are given; their second attribute is whether a group is 0. The
+    rows in ``edits`` carry an edit, pasted in where the row is odd, whose caption is that of the next row.
     """
     side = retriever.image_size[0]
     captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(size)]
@@ -58,6 +60,17 @@ def make_batch(
         attributes = torch.stack([group, (group > 0).long()], dim=1)
         images = random_images(len(people), side, seed + 2)
         beside = {"person": images, "person_group": group, "person_attributes": attributes}
+    if edits is not None:
+        row = torch.tensor(edits, dtype=torch.int64)
+        after = retriever.tokenize([CAPTIONS[(i + 1) % len(CAPTIONS)] for i in range(size)])
+        beside |= {
+            "edit": random_images(len(edits), side, seed + 3),
+            "edit_index": row,
+            "edit_tokens": after[row],
+            "edit_prompt_tokens": after[(row + 3) % size],
+            "edit_added": row % 2 == 1,
+            "edit_caption_id": (row + 1) % len(CAPTIONS),
+        }
     return beside | {
         "image": random_images(size, side, seed),
         "tokens": retriever.tokenize(captions),
@@ -74,10 +87,14 @@ def make_batch(
 
 def rows_of(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
     """The part of a batch that one rank gets."""
-    part = {k: v[start:stop] for k, v in batch.items() if not k.startswith(("twin", "person"))}
+    part = {k: v[start:stop] for k, v in batch.items() if not k.startswith(("twin", "person", "edit"))}
     each = (stop - start) * len(batch.get("person", ())) // len(batch["image"])
     first = start // (stop - start) * each
     part |= {k: v[first : first + each] for k, v in batch.items() if k.startswith("person")}
+    if "edit" in batch:
+        own = (batch["edit_index"] >= start) & (batch["edit_index"] < stop)
+        part |= {k: v[own] for k, v in batch.items() if k.startswith("edit")}
+        part["edit_index"] = part["edit_index"] - start
     mine = (batch["twin_index"] >= start) & (batch["twin_index"] < stop)
     return part | {
         "twin": batch["twin"][mine],

@@ -25,7 +25,10 @@ def test_the_methods_hold_every_shipped_loss_that_needs_no_one_to_one_twins() ->
     held = {path.name for choice in method.choices for path in choice.configs}
     files = [path for folder in ("loss", "erasure") for path in (SWEEPS.parent / folder).glob("*.yaml")]
     documents = {path.name: yaml.safe_load(path.read_text()) for path in files}
-    # Losses on people stand under a name of their own, and are compared elsewhere.
-    social = {name for name, document in documents.items() if "social" in document.get("model", {}).get("losses", {})}
-    assert social
-    assert documents.keys() - held - social == {"twin_consistency.yaml"}
+    # Losses on people and on objects stand under names of their own, and are compared elsewhere.
+    other = {
+        axis: {name for name, document in documents.items() if axis in document.get("model", {}).get("losses", {})}
+        for axis in ("social", "object")
+    }
+    assert all(other.values())
+    assert documents.keys() - held - other["social"] - other["object"] == {"twin_consistency.yaml"}
