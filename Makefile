@@ -8,7 +8,7 @@ help:
 	@echo "make demo    render a small world, train with and without debiasing, write the report"
 	@echo "make test    run the tests"
 	@echo "make lint    ruff (lint and format) and mypy"
-	@echo "make bench   run the benchmarks (OPEN_CLIP_PYTHON=PATH measures open_clip too: see tests/benchmarks/stream.py)"
+	@echo "make bench   run the benchmarks (OPEN_CLIP_PYTHON=PATH measures open_clip too; BENCHMARKS=\"step loss\" runs some)"
 	@echo "make lock    pin the newest versions that pyproject.toml allows (needs uv)"
 
 $(VENV)/ready: requirements.lock pyproject.toml
@@ -35,12 +35,16 @@ format: $(VENV)/ready
 	$(RUN)/ruff check --fix .
 	$(RUN)/ruff format .
 
+# Each writes its figures (JSON) and its table to BENCH; README=README.md puts the tables into the README.
+BENCH ?= runs/bench
+BENCHMARKS ?= end_to_end step loss stream index search sweep audit social objects
+NEEDS_OPEN_CLIP := end_to_end stream
 bench: $(VENV)/ready
-	$(RUN)/python tests/benchmarks/stream.py $(if $(OPEN_CLIP_PYTHON),--open-clip-python $(OPEN_CLIP_PYTHON))
-	$(RUN)/python tests/benchmarks/index.py
-	$(RUN)/python tests/benchmarks/audit.py
-	$(RUN)/python tests/benchmarks/social.py
-	$(RUN)/python tests/benchmarks/loss.py
+	@mkdir -p $(BENCH)
+	@for name in $(BENCHMARKS); do echo "== $$name"; extra=; \
+	  case " $(NEEDS_OPEN_CLIP) " in *" $$name "*) extra="$(if $(OPEN_CLIP_PYTHON),--open-clip-python $(OPEN_CLIP_PYTHON))";; esac; \
+	  $(RUN)/python tests/benchmarks/$$name.py --json $(BENCH)/$$name.json --markdown $(BENCH)/$$name.md $$extra || exit; done
+	@$(RUN)/python tests/benchmarks/performance.py $(BENCH) $(README)
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --all-extras \

@@ -59,8 +59,9 @@ def recomputed(judge: Callable[[Tensor], Tensor], rows: Tensor, chunk: int) -> T
     if not chunk or len(rows) <= chunk:
         return judge(rows)
     # Nothing here draws random numbers, so there is no generator's state to bring back.
-    options = {"use_reentrant": False, "preserve_rng_state": False}
-    return torch.cat([checkpoint(judge, part, **options) for part in rows.split(chunk)])
+    return torch.cat(
+        [checkpoint(judge, part, use_reentrant=False, preserve_rng_state=False) for part in rows.split(chunk)]
+    )
 
 
 class _MeanOverRows(torch.autograd.Function):

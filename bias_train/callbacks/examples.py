@@ -23,8 +23,7 @@ def write_examples(
     evaluation: EvaluationSet,
     queries: Sequence[int],
     rows: Ints,
-    scores: Tensor,
-    top: int,
+    best: tuple[Tensor, Tensor],
     size: int,
     ratio: float,
     step: int,
@@ -39,8 +38,7 @@ def write_examples(
         evaluation: what was searched.
         queries: [n] which queries.
         rows: [G] the gallery's rows in the evaluation.
-        scores: [n, G] float32.
-        top: pictures a query.
+        best: [n, top] scores and places in ``rows`` of each query's top pictures.
         size: longer side of a thumbnail, in pixels.
         ratio: share of generated pictures in the gallery.
         step: optimiser step.
@@ -49,11 +47,10 @@ def write_examples(
     """
     examples = []
     pictures: list[list[Image.Image]] = []
-    best = scores.topk(min(top, scores.shape[1]), dim=1)
-    for row, query in enumerate(queries):
+    for query, scores, places in zip(queries, *(part.tolist() for part in best), strict=True):
         results: list[dict[str, Any]] = []
         shown: list[Image.Image] = []
-        for score, place in zip(best.values[row].tolist(), best.indices[row].tolist(), strict=True):
+        for score, place in zip(scores, places, strict=True):
             item = int(rows[place])
             thumbnail = _thumbnail(evaluation, item, size)
             name = f"{query:05d}_{len(results):02d}.jpg"

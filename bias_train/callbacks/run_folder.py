@@ -151,7 +151,7 @@ class RunFolder(pl.Callback):
                 f"rank 0 from step {first}. See that all see the same {self.folder / 'checkpoints'}, and start again"
             )
         # Lightning takes an evaluation that was due after the checkpoint for done, even if the run was killed in it.
-        missed = trainer.strategy.broadcast(_evaluation_due(trainer) and self._evaluated < step)
+        missed = trainer.strategy.broadcast(evaluation_due(trainer) and self._evaluated < step)
         if trainer.is_global_zero:
             self._drop_after(trainer, step, evaluations=step - 1 if missed else step)
             # On disk before the next checkpoint: a start that comes from there must not take for done what an earlier
@@ -197,7 +197,7 @@ def _csv(trainer: pl.Trainer) -> list[CSVMetrics]:
     return [logger for logger in trainer.loggers if isinstance(logger, CSVMetrics)]
 
 
-def _evaluation_due(trainer: pl.Trainer) -> bool:
+def evaluation_due(trainer: pl.Trainer) -> bool:
     """Whether the trainer evaluates after the step that it stands at."""
     every = trainer.val_check_interval
     if not trainer.enable_validation or trainer.check_val_every_n_epoch is not None or not isinstance(every, int):

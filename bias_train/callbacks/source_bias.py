@@ -9,12 +9,12 @@ from typing import Literal
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import WandbLogger
-from torch import Tensor
 
 from bias_train.callbacks.axis import AxisCallback
 from bias_train.callbacks.examples import write_examples
 from bias_train.errors import RunError
 from bias_train.metrics.functional.source import source_bias
+from bias_train.metrics.functional.top_k import top_k
 from bias_train.records import Record, record
 from bias_train.stats import Bootstrap
 from datamodules.evaluation import EvaluationSet
@@ -109,13 +109,11 @@ class SourceBias(AxisCallback):
         rows = gallery(evaluation.source, evaluation.target, 0.5, seed=self.seed)
         spread = torch.linspace(0, len(evaluation.queries) - 1, min(self.examples, len(evaluation.queries)))
         queries = sorted({int(value) for value in spread.round()})
-        scores: Tensor = embedded.text[queries] @ embedded.image[rows].T
+        best = top_k(embedded.text[queries], embedded.image[rows], min(self.example_top, len(rows)))
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         if not self._table_is_due(step, trainer.max_steps):
             loggers = []
-        write_examples(
-            evaluation, queries, rows, scores, self.example_top, self.example_size, 0.5, step, folder, loggers
-        )
+        write_examples(evaluation, queries, rows, best, self.example_size, 0.5, step, folder, loggers)
 
     def _table_is_due(self, step: int, max_steps: int) -> bool:
         """Whether this evaluation is the first in its share of the run, or the last of all."""

@@ -20,7 +20,7 @@ from datamodules.timed_loader import TimedLoader
 
 # Under this name the totals so far lie in a checkpoint.
 _STATE = "stream_monitor"
-_TIMED = ("images_per_second", "wait_seconds", "wait_share", "cache_hits", "cache_misses")
+_TIMED = ("images_per_second", "wait_seconds", "wait_share", "evaluation_share", "cache_hits", "cache_misses")
 
 
 @dataclass
@@ -45,6 +45,7 @@ class StreamMonitor(pl.Callback):
     - ``data/images_per_second``: anchors and twins since the last time, evaluations left out,
     - ``data/wait_seconds`` and ``data/wait_share``: how long, a global batch, and which share of that time the trainer
       stood still for data, on the rank that stood longest,
+    - ``data/evaluation_share``: time in evaluations over time in training, both since this start,
     - ``data/cache_hits`` and ``data/cache_misses``: of shards that lie elsewhere, since this start.
 
     The first two are the same in every run of one seed, and go to every logger. The others are not, and
@@ -64,6 +65,7 @@ class StreamMonitor(pl.Callback):
         self._last = _Totals()
         self._last_time = 0.0
         self._paused_at: float | None = None
+        self._start_time = self._evaluated_s = 0.0
         self._logged_step = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -92,6 +94,7 @@ class StreamMonitor(pl.Callback):
         self._offset = _counted(trainer)
         self._last = _Totals()
         self._last_time, self._paused_at, self._logged_step = time.perf_counter(), None, trainer.global_step
+        self._start_time, self._evaluated_s = self._last_time, 0.0
         file = _throughput_file(trainer)
         if file is not None and trainer.is_global_zero:
             keep_rows_up_to(file, trainer.global_step - 1)
@@ -103,7 +106,9 @@ class StreamMonitor(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let the clock go on."""
         if self._paused_at is not None:
-            self._last_time += time.perf_counter() - self._paused_at
+            took = time.perf_counter() - self._paused_at
+            self._last_time += took
+            self._evaluated_s += took
             self._paused_at = None
 
     def on_train_batch_end(
@@ -121,6 +126,7 @@ class StreamMonitor(pl.Callback):
         totals, now = self._over_ranks(trainer), time.perf_counter()
         sure = _mixture(data, totals)
         timed = self._since_last(totals, now - self._last_time)
+        timed["data/evaluation_share"] = self._evaluated_s / (now - self._start_time - self._evaluated_s)
         self._last, self._last_time = totals, now
         if trainer.is_global_zero:
             self._log(trainer, sure, timed, step - 1)  # Lightning's loggers count steps from 0

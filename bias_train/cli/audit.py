@@ -7,6 +7,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bias_train.cli.audit_captions import add_captions
+from bias_train.cli.audit_groups import add_groups
+from bias_train.cli.audit_object import add_object
 from bias_train.cli.audit_social import add_social
 from bias_train.cli.inputs import add_inputs, embeddings_of, subject_of
 from bias_train.cli.terminal import wide_console
@@ -101,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument("--title", help="heading of the report")
     source.set_defaults(command=_source)
     add_social(commands)
+    add_object(commands)
+    add_captions(commands)
+    add_groups(commands)
     return parser
 
 

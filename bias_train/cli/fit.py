@@ -20,10 +20,12 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 
 from bias_train.callbacks.last_step import LastStep
 from bias_train.callbacks.plan_record import PlanRecord
 from bias_train.callbacks.run_folder import RunFolder, resume_point
+from bias_train.callbacks.step_profile import StepProfile
 from bias_train.callbacks.step_seed import StepSeed
 from bias_train.callbacks.stop_at_step import StopAtStep
 from bias_train.callbacks.stream_monitor import StreamMonitor
@@ -83,6 +85,9 @@ class FitCLI(LightningCLI):
         parser.add_argument(
             "--checkpoint_async", type=bool, default=False, help="write checkpoints while training goes on"
         )
+        parser.add_argument(
+            "--profile", type=int, nargs="?", const=5, default=0, help="look where the time of so many steps goes"
+        )
         parser.add_argument("--include", type=list[str], default=[], help="configurations to build on (read before)")
         parser.add_class_arguments(LoggingConfig, "logging")
         # So that a configuration may set an option of the data before another names the data's class.
@@ -91,6 +96,7 @@ class FitCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Let a model's JSON configuration be named as the project ships it, from any folder."""
         retriever = self.config.model.retriever.init_args
+        retriever = getattr(getattr(retriever, "base", None), "init_args", retriever)
         if getattr(retriever, "config", None):
             retriever.config = str(find_config(retriever.config))
 
@@ -107,6 +113,9 @@ class FitCLI(LightningCLI):
         if isinstance(options.val_check_interval, int):
             options.check_val_every_n_epoch = None
         options.use_distributed_sampler = False
+        if options.strategy == "ddp":
+            # Gradients lie where they are summed over the ranks: two copies of them less a step.
+            options.strategy = DDPStrategy(gradient_as_bucket_view=True)
         callbacks = [
             *(options.callbacks or []),
             RunFolder(folder, self.parser.dump(self.config, skip_none=False)),
@@ -124,9 +133,16 @@ class FitCLI(LightningCLI):
                 enable_version_counter=False,
             ),
         ]
+        if config.profile:
+            callbacks.append(StepProfile(folder, config.profile))
         if options.enable_progress_bar is not False:
             # A bar that redraws itself is for a terminal; a log file gets a line now and then.
-            callbacks.append(RichProgressBar(leave=True) if sys.stderr.isatty() else TQDMProgressBar(refresh_rate=50))
+            # What it shows it reads off the device.
+            callbacks.append(
+                RichProgressBar(refresh_rate=10, leave=True)
+                if sys.stderr.isatty()
+                else TQDMProgressBar(refresh_rate=50)
+            )
         return super().instantiate_trainer(
             callbacks=callbacks,
             logger=_loggers(folder, config.logging, self.parser.dump(self.config, skip_none=False)),

@@ -126,6 +126,8 @@ def retriever_of_run(run: Path, weights: str = WEIGHTS) -> Retriever:
         )
     try:
         spec = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["retriever"]
+        # A run of heads has written them folded into the weights of the retriever that they are for.
+        spec = (spec.get("init_args") or {}).get("base") or spec
         module, _, name = spec["class_path"].rpartition(".")
         kind = getattr(import_module(module), name)
     except (KeyError, TypeError, AttributeError, ImportError, yaml.YAMLError) as error:

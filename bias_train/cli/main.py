@@ -12,9 +12,10 @@ COMMANDS = {
     "demo": ("render a small world, train with and without debiasing, and report, in minutes", "bias_train.cli.demo"),
     "shards": ("import, index and inspect shards", "bias_train.cli.shards"),
     "world": ("render the embedded world as shards", "bias_train.cli.world"),
+    "embed": ("keep what frozen towers make of pictures, to train heads from", "bias_train.cli.embed"),
     "fit": ("train one retriever", "bias_train.cli.fit"),
     "sweep": ("run a grid of trainings and see how far it is", "bias_train.cli.sweep"),
-    "synthesize": ("generate pictures for photos, as twins of them", "bias_train.cli.synthesize"),
+    "synthesize": ("make counterfactual views: twins of photos, objects taken out", "bias_train.cli.synthesize"),
     "audit": ("measure the bias of any retriever, with intervals and tests", "bias_train.cli.audit"),
     "erase": ("remove a bias from finished vectors or weights, without training", "bias_train.cli.erase"),
     "remedy": ("fit, compare and apply remedies against social bias", "bias_train.cli.remedy"),
@@ -62,6 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"bias-train: no command {name!r}\n\n{usage()}", file=sys.stderr)
         return 2
+    # Large tensors in large pages: a training step on processors faults for thousands of small ones otherwise. PyTorch
+    # reads it when it first claims memory, so it has to stand before anything imports it.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         return int(import_module(COMMANDS[name][1]).main(rest) or 0)
     except KeyboardInterrupt:

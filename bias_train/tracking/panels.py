@@ -106,6 +106,7 @@ def sections(names: Sequence[str], gallery_ratio: float = 0.5) -> list[Section]:
     retrieval = _headlines([f for f in shown if f.axis == "retrieval" and f.ratio == 0 and f.generator is None])
     found = [_axis(axis, [f for f in shown if f.axis == axis], gallery_ratio) for axis in axes]
     found.append(_social(names))
+    found.append(_object(names))
     pareto = tuple(
         Panel("scatter", f"{bias.title} against {quality.title}", (bias.name,), quality.name)
         for axis in axes
@@ -158,6 +159,15 @@ def _social(names: Sequence[str]) -> Section:
             for metric in dict.fromkeys(metric for metric, _ in figures)
         ),
     )
+
+
+def _object(names: Sequence[str]) -> Section:
+    """A panel for each figure with a line for each cut-off: object bias is measured among unedited items alone."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if name.startswith("bias/object/"):
+            found.setdefault(name.removeprefix("bias/object/").partition("@")[0], []).append(name)
+    return Section("Bias: object", tuple(Panel("line", metric, tuple(lines)) for metric, lines in found.items()))
 
 
 def _at(figures: Sequence[_Figure], axis: str, ratio: float) -> list[_Figure]:

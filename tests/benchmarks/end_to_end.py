@@ -9,8 +9,9 @@ to be had), with the same crops (90 to 100 % of the area to 224 px), AdamW and o
   environment of its own (tests/benchmarks/open_clip_environment.txt says how to make it); "not measured" without;
 * plain: ``bias-train fit`` with the contrastive loss alone;
 * debias: the same with a hinge between each photo and its twin, of which every step draws half (p = 0.5);
-* apart: two trainings at once, of half the batch and one thread each, that have nothing to do with each other;
-* together: one training on two processes, of half the batch and one thread each.
+* apart: two trainings at once, of one thread each, that have nothing to do with each other;
+* together: one training on two processes, of one thread each. In both a process has ``--pair-batch`` rows (64):
+  gradients are summed once a step, whatever its size, and a GPU has hundreds.
 
 Every turn is a fresh process, which has both cores but where said. The clock runs from the end of the first steps to
 the end of the last; open_clip's from its own log. Contenders take turns, a round gives one ratio, and medians are over
@@ -46,8 +47,8 @@ TITLES = {
     "open_clip": "open_clip_train",
     "plain": "bias-train fit",
     "debias": "bias-train fit, debias term at p = 0.5",
-    "apart": "two trainings apart, half the batch and a thread each",
-    "together": "one training on two processes",
+    "apart": "two trainings apart, a thread each",
+    "together": "one training on two processes, a thread each",
 }
 TARGETS = (("plain", "open_clip", 1.8), ("debias", "open_clip", 1.3), ("together", "apart", 0.9))
 LIMIT = 1800  # seconds after which a turn is given up
@@ -93,11 +94,11 @@ class Trainings:
 
     def apart(self, number: int) -> float:
         """The sum over two trainings at once."""
-        return self._fit([2 * number, 2 * number + 1], self.options.batch // 2, 1)
+        return self._fit([2 * number, 2 * number + 1], self.options.pair_batch, 1)
 
     def together(self, number: int) -> float:
         """One training on two processes."""
-        return self._fit([number], self.options.batch, 1, processes=2)
+        return self._fit([number], 2 * self.options.pair_batch, 1, processes=2)
 
     def _environment(self, threads: int) -> dict[str, str]:
         return {
@@ -200,6 +201,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "machine": machine.describe(),
         "model": options.model,
         "batch": options.batch,
+        "pair_batch": options.pair_batch,
         "threads": options.threads,
         "steps": options.steps,
         "rounds": options.rounds,
@@ -240,6 +242,7 @@ def report(result: dict[str, Any]) -> str:
     if rows:
         parts.append(markdown(["ratio, median of the rounds (smallest to largest)", "at least", "measured", ""], rows))
     shards = result["shards"]
+    parts.append(f"Where there are two processes, each has a batch of {result['pair_batch']}.")
     parts.append(
         f"{shards['real']} real photos and {shards['rendered']} rendered ones; {machine.line(result['machine'])}"
     )
@@ -251,6 +254,7 @@ def main() -> int:
     parser.add_argument("--open-clip-python", metavar="PATH", help="interpreter of open_clip's own environment")
     parser.add_argument("--model", default="ViT-S-32", help="an open_clip architecture (default: ViT-S-32)")
     parser.add_argument("--batch", type=int, default=32, help="global batch (default: 32)")
+    parser.add_argument("--pair-batch", type=int, default=64, help="of each of two processes (default: 64)")
     parser.add_argument("--threads", type=int, default=2, help="of a training that has all cores (default: 2)")
     parser.add_argument("--warm-up", type=int, default=3, help="steps before the clock starts")
     parser.add_argument("--steps", type=int, default=8, help="steps that count")

@@ -24,7 +24,7 @@ from datamodules.stream import MixedStream
 
 Train = Callable[..., Path]
 
-TIMED = {"images_per_second", "wait_seconds", "wait_share", "cache_hits", "cache_misses"}
+TIMED = {"images_per_second", "wait_seconds", "wait_share", "evaluation_share", "cache_hits", "cache_misses"}
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -122,6 +122,8 @@ def test_anchors_and_twins_are_counted_and_evaluations_are_not_timed(
     # Twice more in an evaluation (after the third step), one second of which is the step's.
     expected[3] /= 2
     assert [float(row["images_per_second"]) for row in rows(folder / "throughput.csv")] == expected
+    spent = [float(row["evaluation_share"]) for row in rows(folder / "throughput.csv")]
+    assert spent == pytest.approx([0, 0, 0, 1 / 5, 1 / 6, 1 / 7])
 
 
 def skipped_so_far(folder: Path) -> Iterator[int]:

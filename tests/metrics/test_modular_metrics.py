@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from bias_train.metrics.embedding import EmbeddingMetric
+from bias_train.metrics.functional.object.questions import Queries, Questions, answers
 from bias_train.metrics.functional.retrieval import retrieval
 from bias_train.metrics.functional.social.word_bias import word_bias
 from bias_train.metrics.functional.source import source_bias
+from bias_train.metrics.object import ObjectDecorrelation
 from bias_train.metrics.retrieval import RetrievalMetrics
 from bias_train.metrics.social import SocialBias
 from bias_train.metrics.source import SourceBias
@@ -38,6 +41,19 @@ def table() -> dict[str, torch.Tensor]:
     }
 
 
+def questions() -> Questions:
+    """The second half of the pictures are the first with an object taken out, of two to four in each."""
+    rng = np.random.default_rng(0)
+    pictures, texts = np.arange(PAIRS), np.arange(PAIRS * CAPTIONS)
+    present, said = rng.random((PAIRS, 4)) < 0.6, rng.random((len(texts), 4)) < 0.4
+    present[:, 0] = True
+    asked = Queries(
+        pictures + PAIRS, pictures, pictures[::-1].copy(), np.zeros(PAIRS, dtype=np.int64), present, pictures, texts,
+        said,
+    )  # fmt: skip
+    return Questions(tuple("abcd"), asked, None, texts, texts // CAPTIONS, pictures, pictures, ((0, 1),))
+
+
 def metrics() -> dict[str, EmbeddingMetric]:
     return {
         "pair": SourceBias(mode="paper", bootstrap=Bootstrap(50)),
@@ -47,6 +63,7 @@ def metrics() -> dict[str, EmbeddingMetric]:
         ),
         "retrieval": RetrievalMetrics(bootstrap=Bootstrap(50)),
         "social": SocialBias(3, (4,), bootstrap=Bootstrap(50), floor_draws=50),
+        "object": ObjectDecorrelation(questions(), ks=(1, 4), bootstrap=Bootstrap(50)),
     }  # fmt: skip
 
 
@@ -61,6 +78,7 @@ def functional() -> dict[str, list[Any]]:
         "retrieval": retrieval(*ids, bootstrap=Bootstrap(50)),
         "social": word_bias(*ids[:2], data["image_group"], 3, ks=(4,), bootstrap=Bootstrap(50),
                             floor_draws=50).figures(),
+        "object": answers(questions(), data["image"], data["text"], ks=(1, 4), bootstrap=Bootstrap(50)).figures(),
     }  # fmt: skip
 
 
@@ -75,7 +93,7 @@ def feed(metric: EmbeddingMetric, *, images: torch.Tensor | None = None, texts: 
         metric.update(text=data["text"][texts], query_id=texts, **columns)
 
 
-@pytest.mark.parametrize("name", ["pair", "label", "retrieval", "social"])
+@pytest.mark.parametrize("name", ["pair", "label", "retrieval", "social", "object"])
 def test_pieces_in_any_order_with_repeats_equal_the_function(name: str) -> None:
     metric = metrics()[name]
     order = torch.randperm(2 * PAIRS, generator=torch.Generator().manual_seed(1))
@@ -146,6 +164,16 @@ class TestErrors:
         metric.update(image=self.eye * torch.tensor([[1.0], [float("inf")]]), image_id=self.ids + 40,
                       image_target=self.ids)  # fmt: skip
         with pytest.raises(ValueError, match="image of id 41 is not finite"):
+            metric.compute()
+
+    def test_rows_that_are_missing(self) -> None:
+        metric = ObjectDecorrelation(questions())
+        metric.update(image=self.eye, image_id=self.ids + 1, text=self.eye, query_id=self.ids)
+        with pytest.raises(ValueError, match="image_id must hold every row number from 0 on; there are 2"):
+            metric.compute()
+        metric.reset()
+        metric.update(image=self.eye, image_id=self.ids, text=self.eye, query_id=self.ids)
+        with pytest.raises(ValueError, match="image has 2 rows, but row 29 is asked for"):
             metric.compute()
 
     def test_slots_for_some_queries_only(self) -> None:

@@ -98,12 +98,13 @@ def top_list(scores: Tensor, relevant: Tensor, kind: Tensor, kinds: int, k: int)
     Args:
         scores: [c, M] float32.
         relevant: [c, M] bool.
-        kind: [M] int64 in 0..kinds-1.
+        kind: [M] integers in 0..kinds-1, or [c, M] where an item's kind depends on the query.
         kinds: S.
         k: positions, at most M.
     """
     values, index = scores.topk(k, dim=1)
-    shown = torch.nn.functional.one_hot(kind[index], kinds).double()
+    kind = kind.expand(scores.shape)
+    shown = torch.nn.functional.one_hot(kind.gather(1, index).long(), kinds).double()
     hit = shown * relevant.gather(1, index).unsqueeze(2)
     fresh = torch.ones_like(index)
     fresh[:, 1:] = (values[:, 1:] != values[:, :-1]).long()
@@ -121,11 +122,34 @@ def top_list(scores: Tensor, relevant: Tensor, kind: Tensor, kinds: int, k: int)
     for row in torch.nonzero(last > equal[:, -1])[:, 0].tolist():
         members = torch.nonzero(scores[row] == values[row, -1])[:, 0]
         ending = group[row] == group[row, -1]
-        composition = torch.nn.functional.one_hot(kind[members], kinds).double()
+        composition = torch.nn.functional.one_hot(kind[row, members].long(), kinds).double()
         shown[row, ending] = composition.mean(dim=0)
         hit[row, ending] = (composition * relevant[row, members].unsqueeze(1)).mean(dim=0)
         equal[row, ending] = last[row]
     return TopList(index, shown, hit, above, equal)
+
+
+def expected_precision(share: Tensor, top: TopList) -> Tensor:
+    """Expected value of (relevant here) * (precision here) at each position, the summand of an average precision.
+
+    Among e tied items, r of them relevant, below n better relevant ones, the j-th tied position holds a relevant one
+    with chance r/e, and then expects n + 1 + (j - 1)(r - 1)/(e - 1) of them up to itself (McSherry and Najork 2008).
+
+    Args:
+        share: [c, K] float64, chance that the position holds a relevant item: sums of columns of ``top.kind`` or
+            ``top.relevant``.
+        top: the list that they are of.
+
+    Returns:
+        [c, K] float64.
+    """
+    position = torch.arange(1, share.shape[1] + 1, dtype=torch.float64, device=share.device)
+    place = position - top.above
+    among = share * top.equal
+    # Better groups lie wholly within the list, so that their expectations add up to their exact count.
+    better = (share.cumsum(dim=1) - share).gather(1, top.above.long())
+    others = (place - 1.0) * (among - 1.0) / (top.equal - 1.0).clamp(min=1.0)
+    return share * (better + 1.0 + others) / position
 
 
 def _group_mean(values: Tensor, group: Tensor, size: Tensor) -> Tensor:

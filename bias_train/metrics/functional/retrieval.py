@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bias_train.metrics.figure import Figure
 from bias_train.metrics.functional.inputs import check_cutoffs, check_embeddings, check_ids
-from bias_train.metrics.functional.ranking import TopList, discounts, first_relevant, score_chunks, top_list
+from bias_train.metrics.functional.ranking import discounts, expected_precision, first_relevant, score_chunks, top_list
 from bias_train.metrics.functional.ratios import Spec, measure_clusters
 from bias_train.stats import Bootstrap, Floats, bootstrap_median, cluster_totals
 
@@ -99,7 +99,7 @@ def _direction(
         top = top_list(scores, relevant, kind, 1, depth)
         tied += int((top.tied & (answers > 0)).sum())
         gain = (top.relevant[:, :, 0] * discounts(depth).to(item.device)).cumsum(dim=1)
-        precision = _expected_precision(top).cumsum(dim=1)
+        precision = expected_precision(top.relevant[:, :, 0], top).cumsum(dim=1)
         columns = []
         for k in ks:
             cut = min(k, len(item))
@@ -129,22 +129,6 @@ def _direction(
         low = high = np.nan
     figures.append(Figure(f"{prefix}_median_rank", None, value, low, high, len(kept), note()))
     return figures
-
-
-def _expected_precision(top: TopList) -> Tensor:
-    """[c, K] expected value of (relevant here) * (precision here), the summand of an average precision.
-
-    Among e tied items, r of them relevant, below n better relevant ones, the j-th tied position holds a relevant one
-    with chance r/e, and then expects n + 1 + (j - 1)(r - 1)/(e - 1) of them up to itself (McSherry and Najork 2008).
-    """
-    share = top.relevant[:, :, 0]
-    position = torch.arange(1, share.shape[1] + 1, dtype=torch.float64, device=share.device)
-    place = position - top.above
-    among = share * top.equal
-    # Better groups lie wholly within the list, so that their expectations add up to their exact count.
-    better = (share.cumsum(dim=1) - share).gather(1, top.above.long())
-    others = (place - 1.0) * (among - 1.0) / (top.equal - 1.0).clamp(min=1.0)
-    return share * (better + 1.0 + others) / position
 
 
 def class_accuracy(

@@ -1,0 +1,1 @@
+"""The audit of object bias: what a retriever recalls of objects that were taken out of pictures."""

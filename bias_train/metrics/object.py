@@ -1,0 +1,110 @@
+"""Object decorrelation as a torchmetrics metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bias_train.metrics.embedding import EmbeddingMetric, Rows
+from bias_train.metrics.figure import Figure
+from bias_train.metrics.functional.object.decorrelation import FEWEST, KS
+from bias_train.metrics.functional.object.questions import CLEAN_KS, Questions, answers
+from bias_train.stats import Bootstrap
+
+
+class ObjectDecorrelation(EmbeddingMetric):
+    """Modular form of `bias_train.metrics.functional.object.questions.answers`.
+
+    Keys are those of its figures, such as ``"i2t_DG@10"``. Which picture and which text is what stands in the
+    questions, which every rank knows; embeddings come in any order, with their row as id.
+
+    Args:
+        questions: which rows are queries, in which form, and which are searched.
+        ks: cut-offs of object bias.
+        clean_ks: cut-offs of ordinary retrieval beside it.
+        minimum: queries below which a category stays out of the mean over categories.
+        bootstrap: how intervals over pictures are made; None for none.
+        chunk_size: queries scored at once; None chooses by memory.
+        kwargs: of `torchmetrics.Metric`.
+
+    Example: pictures 0 (a dog and a frisbee) and 1 (the frisbee taken out), captions with and without a frisbee.
+
+    >>> import numpy as np
+    >>> from bias_train.metrics.functional.object.questions import Queries
+    >>> has, one = np.array([[True, True], [True, False]]), np.array([0])
+    >>> asked = Queries(removed=np.array([1]), original=one, control=np.array([-1]), category=np.array([1]),
+    ...                 present=has[:1], cluster=one, gallery=np.arange(2), gallery_present=has)
+    >>> questions = Questions(("dog", "frisbee"), asked, None, np.arange(2), np.arange(2), np.arange(2), np.arange(2))
+    >>> metric = ObjectDecorrelation(questions, ks=(1,), clean_ks=(1,), minimum=1)
+    >>> metric.update(image=torch.eye(2), image_id=torch.arange(2), text=torch.eye(2), query_id=torch.arange(2))
+    >>> metric.compute()["i2t_DG@1"]
+    tensor(1., dtype=torch.float64)
+    """
+
+    image_columns = ()
+    text_columns = ()
+
+    def __init__(
+        self,
+        questions: Questions,
+        ks: Sequence[int] = KS,
+        *,
+        clean_ks: Sequence[int] = CLEAN_KS,
+        minimum: int = FEWEST,
+        bootstrap: Bootstrap | None = None,
+        chunk_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.questions = questions
+        self.ks = tuple(ks)
+        self.clean_ks = tuple(clean_ks)
+        self.minimum = minimum
+        self.bootstrap = bootstrap
+        self.chunk_size = chunk_size
+
+    def update(
+        self,
+        *,
+        image: Tensor | None = None,
+        image_id: Tensor | None = None,
+        text: Tensor | None = None,
+        query_id: Tensor | None = None,
+    ) -> None:
+        """Add a piece of either side or of both.
+
+        Args:
+            image: [b, D] float embeddings.
+            image_id: [b] integers, rows of the questions' pictures; a row that comes again is dropped.
+            text: [c, D] float embeddings.
+            query_id: [c] integers, rows of the questions' texts.
+
+        Raises:
+            ValueError: for ids that are missing or of another length.
+        """
+        if image is not None:
+            self._append("image", image, image_id)
+        if text is not None:
+            self._append("text", text, query_id)
+
+    def _measure(self, image: Rows, text: Rows) -> list[Figure]:
+        return answers(
+            self.questions,
+            _table(image, "image_id"),
+            _table(text, "query_id"),
+            ks=self.ks,
+            clean_ks=self.clean_ks,
+            minimum=self.minimum,
+            bootstrap=self.bootstrap,
+            chunk_size=self.chunk_size,
+        ).figures()
+
+
+def _table(rows: Rows, name: str) -> Tensor:
+    """The rows in the order of their ids, which must be all numbers from 0."""
+    if not torch.equal(rows.ids.cpu(), torch.arange(len(rows.ids))):
+        raise ValueError(f"{name} must hold every row number from 0 on; there are {len(rows.ids)}, not all consecutive")
+    return rows.embedding
