@@ -166,7 +166,7 @@ class PullToStart(Callback):
 
 def _trained(module: L.LightningModule) -> dict[str, Tensor]:
     """The retriever's parameters that are trained."""
-    return {name: p for name, p in module.retriever.named_parameters() if p.requires_grad}  # type: ignore[union-attr, operator]
+    return {name: p for name, p in module.retriever.named_parameters() if p.requires_grad}  # type: ignore[union-attr]
 
 
 def _interpolated(module: L.LightningModule) -> dict[str, Tensor]:
