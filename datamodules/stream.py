@@ -200,6 +200,12 @@ def _distinct(texts: list[str]) -> dict[str, Tensor]:
     """The first rows of captions that differ [U], and which of these each row's caption is [B].
 
     Only where it pays well: a number of rows that differs from step to step costs a compiled tower dearly.
+
+    Example:
+        >>> {name: rows.tolist() for name, rows in _distinct(["a", "b", "a", "a"]).items()}
+        {'distinct': [0, 1], 'distinct_of': [0, 1, 0, 0]}
+        >>> _distinct(["a", "b", "c", "a"])
+        {}
     """
     first: dict[str, int] = {}
     which = [first.setdefault(text, len(first)) for text in texts]

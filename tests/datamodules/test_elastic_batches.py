@@ -84,14 +84,16 @@ def loaded(made: MixedStream, workers: int) -> Iterator[dict[str, Any]]:
 
 
 def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The global batch of the ranks' parts, in plain lists; what stores did is not part of it."""
+    """The global batch of the ranks' parts, in plain lists; what stores did, and which of a rank's captions repeat, is
+    not part of it.
+    """
     whole: dict[str, Any] = {}
     for rank, part in enumerate(parts):
         for name, value in part.items():
-            if name == "store":
+            if name in ("store", "distinct", "distinct_of"):
                 continue
-            if name == "twin_index":
-                value = value + rank * len(part["key"])
+            if name in ("twin_index", "twin_rows"):
+                value = torch.as_tensor(value, dtype=torch.int64) + rank * len(part["key"])
             rows = value.tolist() if isinstance(value, torch.Tensor) else list(value)
             whole.setdefault(name, []).extend(rows)
     return whole
