@@ -63,9 +63,6 @@ def main(argv: list[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"bias-train: no command {name!r}\n\n{usage()}", file=sys.stderr)
         return 2
-    # Large tensors in large pages: a training step on processors faults for thousands of small ones otherwise. PyTorch
-    # reads it when it first claims memory, so it has to stand before anything imports it.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         return int(import_module(COMMANDS[name][1]).main(rest) or 0)
     except KeyboardInterrupt:

@@ -1,4 +1,7 @@
-"""Twins as an array of a real cluster: two tasks, one of them taken away in the middle, make what one process makes."""
+"""Counterfactual views as an array of a real cluster: two tasks make what one process makes.
+
+Of twins, one task is taken away in the middle.
+"""
 
 from __future__ import annotations
 
@@ -63,3 +66,32 @@ def test_an_array_with_a_requeued_task_makes_what_one_process_makes(
     assert cluster.job(f"{array}_1")["Restarts"] == "1"
     assert files(tmp_path / "twins") == files(tmp_path / "whole"), said()
     assert "12 samples, 24 pictures in 4 shards (real, tiny)" in said()
+
+
+def test_an_array_edits_objects_as_one_process_does(
+    cluster: SlurmCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    rng = np.random.default_rng(0)
+    with ShardWriter(tmp_path / "coco", samples_per_shard=2) as writer:
+        for number in range(8):
+            picture = rng.integers(100, 120, (120, 160, 3), dtype=np.uint8)
+            objects = [
+                {"category": category, "box": place, "polygons": [], "crowd": False}
+                for category, place in (("dog", [20, 60, 36, 30]), ("frisbee", [100, 20, 24, 24]))
+            ]
+            captions = (f"A dog and a frisbee in park {number}", "A frisbee next to a dog")
+            writer.write(Sample(f"k{number}", captions, meta={"objects": objects}), picture)
+    assert main(["decorrelated", str(tmp_path / "coco"), str(tmp_path / "whole"), "--all-objects"]) == 0
+    venv = tmp_path / "venv" / "bin"
+    venv.mkdir(parents=True)
+    (venv / "bias-train").write_text(f'#!/bin/bash\nexec {shlex.quote(sys.executable)} -m bias_train.cli.main "$@"\n')
+    (venv / "bias-train").chmod(0o755)
+    array = cluster.sbatch(
+        "--array=0-1", "--gpus-per-node=0", "--cpus-per-task=1", str(SCRIPT), "decorrelated", "coco", "edited",
+        "--all-objects", cwd=tmp_path, env={"BIAS_TRAIN_VENV": str(venv.parent), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    cluster.wait(array, ["COMPLETED"], timeout=240)
+    whole = files(tmp_path / "whole")
+    assert any(name.endswith(".tar") for name in whole)
+    assert files(tmp_path / "edited") == whole
