@@ -412,10 +412,14 @@ class RetrieverModule(L.LightningModule):
         """[B, D]. With class prompts a batch holds few distinct captions, which are then encoded once each."""
         tokens = batch["tokens"]
         if "distinct" not in batch:
-            return in_passes(self.retriever.encode_text, tokens, self.encode_batch_size)
+            return self._encode_text(tokens)
         distinct = tokens.index_select(0, batch["distinct"])
         # index_select and not [row], whose backward adds up in an order of its own choosing.
-        return self.retriever.encode_text(distinct).index_select(0, batch["distinct_of"])
+        return self._encode_text(distinct).index_select(0, batch["distinct_of"])
+
+    def _encode_text(self, tokens: Tensor) -> Tensor:
+        """[b, L] of a training batch to [b, D], no more of them at a time than a tower is to hold."""
+        return in_passes(self.retriever.encode_text, tokens, self.encode_batch_size)
 
     def _twins(self, batch: Batch) -> _Twins:
         """The batch's twins; of the pictures only those that some loss reads in this step."""
@@ -466,7 +470,7 @@ class RetrieverModule(L.LightningModule):
         """Gather the edits' pictures [B, D], and embed and gather their captions; ``label`` [N, 3] is gathered."""
         if edits is None:
             return EditedFeatures()
-        encode = self.retriever.encode_text
+        encode = self._encode_text
         prompt = None
         if edits.prompt_tokens is not None:
             prompt = gather_with_gradient(edits.encoded(encode, edits.prompt_tokens, edit))

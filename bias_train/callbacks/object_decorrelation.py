@@ -11,14 +11,13 @@ import torch
 from bias_train.audit.object.edited_set import EditedSet, edited_set
 from bias_train.audit.object.options import ObjectOptions
 from bias_train.callbacks.axis import ScheduledFigures
+from bias_train.callbacks.shared_pictures import embed_shared
 from bias_train.embed import embed_texts
 from bias_train.errors import RunError
 from bias_train.metrics.figure import Figure
 from bias_train.metrics.functional.object.questions import answers
 from bias_train.records import OBJECT, Record, record
 from bias_train.stats import Bootstrap
-from datamodules.evaluation import EvaluationStream
-from models.embedded import RowCollector
 
 # Of all that an audit measures, what a curve over training needs; each also as a mean over queries and over pairs.
 LOGGED = ("ODmAP_V1_excess", "ODmAP_V2", "ODmAP_V2_floor", "ODmAP_V2_excess", "H_original", "H_removed", "H_control",
@@ -88,16 +87,10 @@ class ObjectDecorrelation(ScheduledFigures):
         """Embed the pictures on all ranks; measure on rank 0."""
         assert self._asked is not None
         asked, retriever = self._asked, _retriever(pl_module)
-        stream = EvaluationStream(
-            asked.pictures, retriever.image_size, self.batch_size, trainer.global_rank, trainer.world_size
-        )
-        rows = RowCollector()
+        image = embed_shared(trainer, pl_module, asked.pictures, self.batch_size, "edited pictures")
+        if not trainer.is_global_zero:
+            return []
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            for batch in stream:
-                rows.add(batch["index"], retriever.encode_image(batch["image"].to(pl_module.device)))
-            image = rows.table(len(asked.pictures), retriever.embed_dim, "edited pictures", pl_module.device)
-            if not trainer.is_global_zero:
-                return []
             text = embed_texts(retriever, asked.texts, device=pl_module.device)
         found = answers(
             asked.questions, image, text, ks=self.options.ks, clean_ks=self.options.clean_ks,

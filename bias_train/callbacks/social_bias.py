@@ -13,6 +13,7 @@ import torch
 from bias_train.audit.social.measure import adjusted, attributes_of
 from bias_train.audit.social.options import SocialOptions
 from bias_train.callbacks.axis import ScheduledFigures
+from bias_train.callbacks.shared_pictures import embed_shared
 from bias_train.errors import RunError
 from bias_train.metrics.figure import Figure
 from bias_train.metrics.functional.social.word_bias import WordBias, word_bias
@@ -20,10 +21,9 @@ from bias_train.people.embed import embed_words, people_set
 from bias_train.people.vectors import People
 from bias_train.records import SOCIAL, Record, record
 from bias_train.stats import Bootstrap
-from datamodules.evaluation import EvaluationSet, EvaluationStream
+from datamodules.evaluation import EvaluationSet
 from datamodules.groups import Grouping
 from datamodules.taxonomy import Mode, Prompt, load_taxonomy, word_prompts
-from models.embedded import RowCollector
 
 # Of all that an audit measures, what a curve over training needs.
 LOGGED = ("entropy", "max_skew", "excess_max_skew", "min_skew", "ndkl", "abs_association", "bias")
@@ -97,16 +97,10 @@ class SocialBias(ScheduledFigures):
         """Embed the pictures on all ranks; measure on rank 0."""
         assert self._asked is not None
         retriever: Any = pl_module.retriever
-        stream = EvaluationStream(
-            self._asked, retriever.image_size, self.batch_size, trainer.global_rank, trainer.world_size
-        )
-        rows = RowCollector()
+        image = embed_shared(trainer, pl_module, self._asked, self.batch_size, "pictures of people")
+        if not trainer.is_global_zero:
+            return []
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            for batch in stream:
-                rows.add(batch["index"], retriever.encode_image(batch["image"].to(pl_module.device)))
-            image = rows.table(len(self._asked), retriever.embed_dim, "pictures of people", pl_module.device)
-            if not trainer.is_global_zero:
-                return []
             text = embed_words(retriever, self.prompts, device=pl_module.device).text
         eraser: Any = getattr(pl_module, "eraser", None)
         people = People(image if eraser is None else eraser.apply(image), self._asked.keys, self._groupings)

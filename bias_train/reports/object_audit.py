@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -19,6 +16,7 @@ from bias_train.files import write_text
 from bias_train.metrics.figure import Figure
 from bias_train.reports.drawing import Plot, arm_colour, arm_marker, draw
 from bias_train.reports.page import Tile, page_style, resource
+from bias_train.reports.recorded import exact, listed
 
 _FORMS = (("H_original", "unedited"), ("H_control", "background edited"), ("H_removed", "object taken out"),
           ("H_floor", "random retriever"))  # fmt: skip
@@ -102,7 +100,7 @@ def write_object_report(outcome: ObjectOutcome, path: Path) -> None:
 def render_object(outcome: ObjectOutcome) -> str:
     """Return the page as HTML."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.globals.update(svg=Markup, written=written, written_ends=written_ends, exact=_exact)
+    environment.globals.update(svg=Markup, written=written, written_ends=written_ends, exact=exact)
     level = None if outcome.options["bootstrap"] is None else 100 * outcome.options["bootstrap"]["level"]
     return environment.from_string(resource("object_audit.html.j2")).render(
         style=page_style(),
@@ -114,27 +112,10 @@ def render_object(outcome: ObjectOutcome) -> str:
         level=level,
         meanings=MEANINGS,
         counts=[(name, f"{count:,}") for name, count in outcome.counts.items()],
-        inputs=_listed(outcome.inputs),
-        conventions=_listed(outcome.conventions),
-        options=_listed(outcome.options),
+        inputs=listed(outcome.inputs),
+        conventions=listed(outcome.conventions),
+        options=listed(outcome.options),
     )
-
-
-def _exact(value: float) -> str:
-    """A number as the table beside the page has it, '' where it is undefined."""
-    return repr(value) if math.isfinite(value) else ""
-
-
-def _listed(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name, _spelt(value)) for name, value in values.items() if value not in (None, {}, [], ())]
-
-
-def _spelt(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "; ".join(f"{name}: {_spelt(item)}" for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_spelt, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _tiles(outcome: ObjectOutcome) -> list[Tile]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -27,6 +26,7 @@ from bias_train.audit.social.table import (
 from bias_train.files import write_text
 from bias_train.reports.drawing import ARM_COLOURS, INK, MUTED, PAPER, Plot, arm_colour, draw
 from bias_train.reports.page import Tile, page_style, resource
+from bias_train.reports.recorded import exact, listed
 
 SHOWN_WORDS = 40  # words of the heat map that are open at once
 Pictures = Mapping[tuple[str, str], Sequence[str]]
@@ -120,7 +120,7 @@ def render_social(outcome: SocialOutcome, pictures: Pictures) -> str:
     """Return the page as HTML."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.globals.update(
-        svg=Markup, written=written, written_ends=written_ends, exact=_exact, heading_of=heading_of, heat=_heat,
+        svg=Markup, written=written, written_ends=written_ends, exact=exact, heading_of=heading_of, heat=_heat,
         effect_name=effect_name, excess_of=excess_of, sentence=sentence, taken=_taken, colour=_colour,
     )  # fmt: skip
     mode = outcome.conventions["modes"][0]
@@ -141,29 +141,12 @@ def render_social(outcome: SocialOutcome, pictures: Pictures) -> str:
         level=100 * outcome.options["bootstrap"]["level"],
         pictures=[(category, word, shown) for (category, word), shown in pictures.items()],
         meanings=_meanings(outcome),
-        inputs=_listed(outcome.inputs),
-        conventions=_listed(outcome.conventions),
-        options=_listed(outcome.options),
+        inputs=listed(outcome.inputs),
+        conventions=listed(outcome.conventions),
+        options=listed(outcome.options),
         leading_name=HEADLINE,
         shown_words=SHOWN_WORDS,
     )
-
-
-def _exact(value: float) -> str:
-    """A number as the tables beside the page have it, '' where it is undefined."""
-    return repr(value) if math.isfinite(value) else ""
-
-
-def _listed(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name, _spelt(value)) for name, value in values.items() if value not in (None, {}, [], ())]
-
-
-def _spelt(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "; ".join(f"{name}: {_spelt(item)}" for name, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_spelt, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _colour(number: int) -> str:
