@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from datamodules.errors import DataError
 from datamodules.world.scene import Scene, Thing
+from datamodules.world.writing import written_on
 
 FloatImage = npt.NDArray[np.float32]
 """float32 [H, W, 3], RGB, grey levels 0..255, not clipped."""
@@ -171,8 +172,8 @@ def draw(scene: Scene, size: int, *, texture: float = 1.0) -> FloatImage:
     except KeyError as error:
         raise _no_look(scene, "place", scene.place, PLACES) from error
     rng = np.random.Generator(np.random.PCG64(scene.texture_seed))
-    image = paint(rng, size, np.float32(texture))
-    return _place_things(image, scene)
+    image = _place_things(paint(rng, size, np.float32(texture)), scene)
+    return image if scene.writing is None else written_on(image, scene.writing)
 
 
 def _place_things(image: FloatImage, scene: Scene) -> FloatImage:

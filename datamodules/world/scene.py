@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,25 @@ class Thing:
 
 
 @dataclass(frozen=True)
+class Writing:
+    """A word that somebody has written on what the camera sees, in front of everything else.
+
+    Attributes:
+        word: What is written.
+        x: Centre, in units of the picture's side from the left.
+        y: Centre, in units of the picture's side from the top.
+        height: Of the letters' line, in units of the picture's side; long words are written smaller, to fit.
+        ink: "black" or "white"; the letters' edge is the other.
+    """
+
+    word: str
+    x: float
+    y: float
+    height: float
+    ink: str
+
+
+@dataclass(frozen=True)
 class Scene:
     """What a picture shows, however it is taken or generated.
 
@@ -83,6 +102,7 @@ class Scene:
         arrangement: One of `ARRANGEMENTS`: where a single thing stands, or how several are lined up.
         things: In reading order: left to right in a row, top to bottom in a column.
         texture_seed: Seeds the place's texture, so that every rendering of the scene has the same clouds and planks.
+        writing: What is written on it, if anything is. Not part of the description.
     """
 
     index: int
@@ -90,6 +110,7 @@ class Scene:
     arrangement: str
     things: tuple[Thing, ...]
     texture_seed: int = 0
+    writing: Writing | None = None
 
     @property
     def description(self) -> str:
@@ -117,6 +138,7 @@ class Scene:
                 }
                 for thing in self.things
             ],
+            **({} if self.writing is None else {"writing": asdict(self.writing)}),
         }
 
     @classmethod
@@ -140,7 +162,8 @@ class Scene:
                 )
                 for thing in obj["objects"]
             )
-            return cls(obj["index"], obj["place"], obj["arrangement"], things, obj["texture_seed"])
+            writing = Writing(**obj["writing"]) if "writing" in obj else None
+            return cls(obj["index"], obj["place"], obj["arrangement"], things, obj["texture_seed"], writing)
         except KeyError as error:
             raise DataError(
                 f"a scene's metadata lacks {error}: it was not written by datamodules.world.write_world; "

@@ -28,6 +28,11 @@ def no_facts(scene: Scene) -> dict[str, Any]:
     return {}
 
 
+def the_place(scene: Scene) -> str:
+    """The one of everyday classes that every scene belongs to."""
+    return scene.place
+
+
 @dataclass(frozen=True)
 class World:
     """Scenes by number. Everything is a pure function of (seed, index, source), in whatever order it is asked for.
@@ -40,6 +45,7 @@ class World:
         captions_per_scene: How many captions each scene has, 1 to 6.
         tell: Writes the captions.
         facts: What else a written sample's meta says of a scene, such as the groups of people.
+        label: The class of a written sample.
 
     Example:
         >>> world = World(seed=1)
@@ -55,6 +61,7 @@ class World:
     captions_per_scene: int = 5
     tell: Teller = words.captions
     facts: Callable[[Scene], Mapping[str, Any]] = no_facts
+    label: Callable[[Scene], str] = the_place
 
     def __post_init__(self) -> None:
         if self.seed < 0:

@@ -51,8 +51,8 @@ def write_world(
     """Renders scenes `split_offset` to `split_offset + samples - 1` into a shard set.
 
     Two splits of one world are disjoint when their stretches are: a sample's key holds its scene's number. Scenes of
-    equal description, in whatever split, carry the same `group`; a sample's label is the scene's place, of which every
-    scene has exactly one.
+    equal description, in whatever split, carry the same `group`; a sample's label is the world's: by default the
+    scene's place, of which every scene has exactly one.
 
     Args:
         folder: Where the shards and their index go.
@@ -96,7 +96,7 @@ def _write_scene(writer: ShardWriter, world: World, scene: Scene, anchor: str, m
         key=f"scene-{scene.index:09d}",
         captions=world.captions(scene),
         source=anchor,
-        label=scene.place,
+        label=world.label(scene),
         group=scene.description,
         views={name: view for name, (_, view) in made.items()},
         meta={"world": {"seed": world.seed, "size": world.size}, "scene": scene.to_json(), **world.facts(scene)},
