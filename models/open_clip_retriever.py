@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from models.errors import ModelError
 from models.freeze import freeze_image, frozen_batch_norms, is_frozen
+from models.last_block import class_token_tower, encode_class_token
 from models.retriever import MAX_LOGIT_SCALE, Preprocess, Retriever, as_made_before
 from models.short_text import cut, encode, short_tower
 
@@ -155,7 +156,9 @@ class OpenClipRetriever(Retriever):
         # In a run at bf16-true the weights are bf16 and there is no autocast that would convert the pictures.
         pixels = pixels.to(next(self.model.visual.parameters()).dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen_image):
-            return F.normalize(self.model.encode_image(pixels).float(), dim=-1)
+            tower = class_token_tower(self.model.visual)
+            image = self.model.encode_image(pixels) if tower is None else encode_class_token(tower, pixels)
+            return F.normalize(image.float(), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """See :meth:`Retriever.encode_text`."""

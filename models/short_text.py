@@ -17,6 +17,8 @@ from open_clip.model import CLIP
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
+from models.last_block import reads_one_token, transform_one
+
 # Lengths are multiples of this, so that a compiled tower meets few of them.
 STEP = 8
 # What one more pass of a tower costs, in tokens.
@@ -109,8 +111,22 @@ def encode(tower: Any, tokens: Tensor) -> Tensor:
     end = end_of_text(tokens)
     dtype = tower.transformer.get_cast_dtype()
     # Once for all groups: its gradient is as large as the vocabulary.
-    x = tower.token_embedding(tokens).to(dtype) + tower.positional_embedding[: tokens.shape[1]].to(dtype)
-    if tokens.device.type != "cpu" or tower.transformer._compiled_call_impl is not None or not len(tokens):
+    return encode_embedded(tower, tower.token_embedding(tokens).to(dtype), end)
+
+
+def encode_embedded(tower: Any, x: Tensor, end: Tensor) -> Tensor:
+    """Encode captions whose tokens are embedded already.
+
+    Args:
+        tower: of :func:`short_tower`.
+        x: [B, L', W] token embeddings, without those of their places.
+        end: [B] int64, where each caption ends.
+
+    Returns:
+        [B, D], not normalised.
+    """
+    x = x + tower.positional_embedding[: x.shape[1]].to(x.dtype)
+    if x.device.type != "cpu" or tower.transformer._compiled_call_impl is not None or not len(x):
         x = _ends(tower, x, end)
     else:
         lengths = (end + 1).tolist()
@@ -128,5 +144,8 @@ def encode(tower: Any, tokens: Tensor) -> Tensor:
 def _ends(tower: Any, x: Tensor, end: Tensor) -> Tensor:
     """Embedded tokens [b, l, W] to what the transformer makes of each caption's end [b, W]."""
     length = x.shape[1]
-    x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+    mask = tower.attn_mask[:length, :length]
+    if reads_one_token(tower.transformer):
+        return transform_one(tower.transformer, x, end, mask)
+    x = tower.transformer(x, attn_mask=mask)
     return x[torch.arange(len(x), device=x.device), end]
