@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from bias_train.embeddings import REAL, Embeddings
 from datamodules.catalogue import Catalogue
-from datamodules.evaluation import EvaluationSet, EvaluationStream, Relevance, evaluation_set
+from datamodules.evaluation import EvaluationSet, EvaluationStream, Relevance, Transform, evaluation_set
 from datamodules.index import ShardIndex
 from datamodules.workers import end_with_trainer, worker_context
 from models.retriever import Retriever
@@ -62,6 +62,7 @@ def embed_pictures(
     batch_size: int = 64,
     workers: int = 0,
     device: str | torch.device = "cpu",
+    transform: Transform | None = None,
 ) -> Tensor:
     """Embed the pictures of an evaluation set.
 
@@ -71,6 +72,7 @@ def embed_pictures(
         batch_size: pictures at once.
         workers: loader processes.
         device: where to compute.
+        transform: changes every picture before it is resized, see `EvaluationStream`.
 
     Returns:
         [M, D] float32 on the CPU, L2-normalised, in the set's order.
@@ -80,7 +82,7 @@ def embed_pictures(
     """
     retriever = retriever.to(device).eval()
     loader = DataLoader(
-        EvaluationStream(asked, retriever.image_size, batch_size),
+        EvaluationStream(asked, retriever.image_size, batch_size, transform=transform),
         batch_size=None,
         num_workers=workers,
         worker_init_fn=end_with_trainer,

@@ -12,6 +12,7 @@ from bias_train.metrics.figure import Figure
 
 SOCIAL = "social"
 OBJECT = "object"
+TEXT = "text"
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,13 @@ class Record:
     """One evaluated figure and the conditions that it holds under.
 
     Attributes:
-        axis: "source", "retrieval", "social", "object", and other axes to come.
+        axis: "source", "retrieval", "social", "object" or "text".
         name: of the metric, such as "relative_delta_R".
         k: cut-off, None where the metric has none.
         ratio: share of generated pictures in the gallery.
         generator: which generator's pictures the gallery holds; "all" for every one.
         label: class name for a figure of one class, else empty; on the social axis the attribute by which people are
-            grouped, on the object axis an object or a pair of them.
+            grouped, on the object axis an object or a pair of them, on the text axis a style of rendered words.
         step: optimiser step that it was measured at.
         value: the figure.
         low: lower end of its 95 % interval, NaN where none was computed.
@@ -53,14 +54,14 @@ class Record:
     def key(self) -> str:
         """The name under which loggers get it: ``bias/<axis>/<metric>@k/ratio=r[/generator=g]``.
 
-        On the social axis, ``bias/social/<metric>@k/attribute=race_x_gender``; on the object axis, whose gallery has no
-        generated pictures, ``bias/object/<metric>@k``.
+        On the social axis, ``bias/social/<metric>@k/attribute=race_x_gender``; on the object and text axes, whose
+        galleries have no generated pictures, ``bias/object/<metric>@k`` and ``bias/text/<metric>@k``.
         """
         root = "retrieval" if self.axis == "retrieval" else f"bias/{self.axis}"
         metric = self.name if self.k is None else f"{self.name}@{self.k}"
         if self.axis == SOCIAL:
             return f"{root}/{metric}/attribute={self.label.replace(' ', '_')}"
-        if self.axis == OBJECT:
+        if self.axis in (OBJECT, TEXT):
             return f"{root}/{metric}" + (f"/label={self.label}" if self.label else "")
         generator = "" if self.generator == "all" else f"/generator={self.generator}"
         label = f"/label={self.label}" if self.label else ""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from datamodules.reencode import ImageFormat as ImageFormat
     from datamodules.sample import Sample as Sample
     from datamodules.sample import View as View
+    from datamodules.text_spotting import TextSpottingDataModule as TextSpottingDataModule
     from datamodules.writer import ShardWriter as ShardWriter
 
 _HOME = {
@@ -35,6 +36,7 @@ _HOME = {
     "Sample": "sample",
     "ShardIndex": "index",
     "ShardWriter": "writer",
+    "TextSpottingDataModule": "text_spotting",
     "View": "sample",
     "build_index": "index",
 }

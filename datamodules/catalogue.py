@@ -6,7 +6,7 @@ import hashlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -84,6 +84,7 @@ class Catalogue:
         sample_label: [S] label code, -1 for none.
         caption_count: [S] captions of each sample.
         group: [S] int64 id of the group whose pictures show the same thing.
+        unused: [S] samples that are nobody's twin by class, None for none.
     """
 
     indexes: tuple[ShardIndex, ...]
@@ -99,6 +100,7 @@ class Catalogue:
     caption_count: Codes
     group: Ints
     _twins: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
+    unused: npt.NDArray[np.bool_] | None = None
 
     @classmethod
     def of(cls, indexes: Sequence[ShardIndex]) -> Catalogue:
@@ -133,7 +135,11 @@ class Catalogue:
 
     def __reduce__(self) -> tuple[Callable[..., Catalogue], tuple[Any, ...]]:
         # A loader worker maps the indexes anew instead of being sent copies of what they hold.
-        return Catalogue.of, (self.indexes,)
+        return (Catalogue.of, (self.indexes,)) if self.unused is None else (_without, (self.indexes, self.unused))
+
+    def without(self, samples: npt.NDArray[np.bool_]) -> Catalogue:
+        """The same, some samples [S] of which are nobody's twin by class. All keep their numbers."""
+        return replace(self, unused=samples, _twins={}) if samples.any() else self
 
     @cached_property
     def photos(self) -> Codes:
@@ -198,6 +204,8 @@ class Catalogue:
 
     def _class_twins(self, source: int) -> _ClassTwins:
         pool = self.pictures_of(source)
+        if self.unused is not None:
+            pool = pool[~self.unused[self.picture_sample[pool]]]
         label = self.sample_label[self.picture_sample[pool]]
         order = np.lexsort((mix(pool, 1), label))
         pool, label = pool[order], label[order]
@@ -259,6 +267,13 @@ class Catalogue:
         index, row = self._place(sample)
         return index.captions(row, picture - int(self.anchor[sample]))
 
+    def has_own_captions(self, picture: int) -> bool:
+        """Whether a picture is a view that its anchor's captions do not describe."""
+        sample = int(self.picture_sample[picture])
+        view = picture - int(self.anchor[sample])
+        index, row = self._place(sample)
+        return view > 0 and index.has_own_captions(row, view)
+
     def caption(self, picture: int, number: int) -> str | None:
         """One of :meth:`captions`, counted round; None where there are none."""
         sample = int(self.picture_sample[picture])
@@ -301,6 +316,10 @@ class Catalogue:
     def _shard(self, shard: int) -> tuple[ShardIndex, ShardInfo]:
         number = bisect_right(self._first_shard, shard) - 1
         return self.indexes[number], self.indexes[number].shards[shard - self._first_shard[number]]
+
+
+def _without(indexes: Sequence[ShardIndex], samples: npt.NDArray[np.bool_]) -> Catalogue:
+    return Catalogue.of(indexes).without(samples)
 
 
 def _joined(parts: Sequence[Any]) -> Any:

@@ -53,6 +53,9 @@ class DecorrelatedPlan(MixingPlan):
         # A spare is an ordinary photo, never an edited view.
         self._spares[0] = catalogue.anchor[self._pools[0]]
 
+    def _selectable(self) -> int:
+        return self._ordinary
+
     def _make_pools(self) -> list[Codes]:
         photos = self.catalogue.photos[self.catalogue.photos < self._ordinary]
         if not len(photos):

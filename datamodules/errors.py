@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Kind = Literal["undecodable", "oversized", "checksum", "unreadable", "no caption"]
+Kind = Literal["undecodable", "oversized", "checksum", "unreadable", "no caption", "no wrong word"]
 
 
 class DataError(ValueError):
@@ -17,7 +17,8 @@ class SampleError(DataError):
     Attributes:
         kind: ``undecodable``: no decoder makes a picture of it; ``oversized``: it claims more pixels than are allowed;
             ``checksum``: the bytes are not those that were indexed; ``unreadable``: its shard is gone, cut off or
-            cannot be fetched; ``no caption``: nothing describes it.
+            cannot be fetched; ``no caption``: nothing describes it; ``no wrong word``: its captions say all words that
+            could be written on it.
     """
 
     def __init__(self, kind: Kind, message: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,11 +12,12 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.catalogue import Catalogue, Ints
-from datamodules.decode import decode_and_fit
+from datamodules.decode import Picture, decode, decode_and_fit, fit
 from datamodules.errors import DataError
 from datamodules.hashing import mix
 
 Relevance = Literal["auto", "pair", "label", "group"]
+Transform = Callable[[Picture], Picture]  # uint8 [H, W, 3] to the same
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ class EvaluationStream(IterableDataset[dict[str, Any]]):
         batch_size: pictures a batch on this rank.
         rank: of this process; it takes every ``world_size``-th batch.
         world_size: processes.
+        transform: changes every picture as it was stored, before it is resized; picklable where loaders have workers.
     """
 
     evaluation: EvaluationSet
@@ -175,6 +177,7 @@ class EvaluationStream(IterableDataset[dict[str, Any]]):
     batch_size: int
     rank: int = 0
     world_size: int = 1
+    transform: Transform | None = None
 
     def __len__(self) -> int:
         """Return the batches of this rank; equal on all, since Lightning's hooks are collective."""
@@ -200,7 +203,15 @@ class EvaluationStream(IterableDataset[dict[str, Any]]):
         pictures = np.empty((len(rows), *self.image_size, 3), dtype=np.uint8)
         try:
             for out, place, row in zip(pictures, corpus.places(self.evaluation.picture[rows]), rows, strict=True):
-                decode_and_fit(place.read(), self.image_size, keys[row], out=out)
+                data = place.read()
+                if self.transform is not None:
+                    stored = decode(data, keys[row])
+                    changed = self.transform(stored)
+                    # One that stays as it is goes the way of all others, which need not decode it in full.
+                    if not np.array_equal(changed, stored):
+                        fit(changed, self.image_size, out=out)
+                        continue
+                decode_and_fit(data, self.image_size, keys[row], out=out)
         except DataError as error:
             raise DataError(
                 f"evaluation: {error}; a figure without it would be about another gallery, so mend or leave out the "

@@ -148,6 +148,11 @@ class ShardIndex:
         begin, end = self._captions_of(row, view)
         return self.columns.captions[begin + number % (end - begin)] if end > begin else None
 
+    def has_own_captions(self, row: int, view: int) -> bool:
+        """Whether a view has captions of its own; always true of an anchor that has any."""
+        at = int(self.view_start[row]) + view
+        return bool(self.columns.caption_start[at + 1] > self.columns.caption_start[at])
+
     def _captions_of(self, row: int, view: int) -> tuple[int, int]:
         start, first = self.columns.caption_start, int(self.view_start[row])
         begin, end = int(start[first + view]), int(start[first + view + 1])

@@ -56,6 +56,9 @@ class MixedSourceDataModule(pl.LightningDataModule):
         missing_twins: ``error`` or ``skip``.
         shuffle_shards: shards whose samples are shuffled together.
         seed: of the plan; None takes that of ``seed_everything``.
+        selection: file of weights and edited captions for the samples of ``train``, made by ``bias-train curate
+            select``: samples are drawn in proportion to their weights, none of weight 0, and captions read as edited.
+            Evaluation stays as it is.
         image_size: side of the square pictures; None takes the retriever's.
         augment: random resized crops and mirroring.
         num_workers: loader processes on each rank.
@@ -85,6 +88,7 @@ class MixedSourceDataModule(pl.LightningDataModule):
         missing_twins: Literal["error", "skip"] = "error",
         shuffle_shards: int = 16,
         seed: int | None = None,
+        selection: str | None = None,
         image_size: int | None = None,
         augment: Augmentation | None = None,
         num_workers: int = 0,
@@ -101,7 +105,7 @@ class MixedSourceDataModule(pl.LightningDataModule):
             raise DataError(f"data.max_bad_share must lie in [0, 1], got {max_bad_share}")
         self.spec = MixSpec(
             share, generators or {}, mode, composition, batch_size, blocks, twin_share, missing_twins, shuffle_shards,
-            seed if seed is not None else 0,
+            seed if seed is not None else 0, selection,
         )  # fmt: skip
         for location in (*train, *val):
             if is_remote(location):
@@ -141,6 +145,11 @@ class MixedSourceDataModule(pl.LightningDataModule):
                 log.warning(
                     "%d photos without a twin are left out (data.missing_twins = skip)", self.plan.skipped_photos
                 )
+            if (selected := self.plan.selected) is not None:
+                log.info(
+                    "selection %s: %d samples left out, %d captions edited",
+                    selected.digest, int(selected.left_out.sum()), len(selected.text),
+                )  # fmt: skip
             self._check_restored()
         if self.val_paths and self.evaluation is None:
             self.evaluation = evaluation_set(
@@ -159,7 +168,10 @@ class MixedSourceDataModule(pl.LightningDataModule):
         if not self.train_paths:
             raise DataError("data.train is empty: give folders of shards, made by `bias-train shards import`")
         spec = self.spec if self._own_seed is not None else replace(self.spec, seed=run_seed())
-        return MixingPlan(self._catalogue(self.train_paths), spec)
+        return self._plan(self._catalogue(self.train_paths), spec)
+
+    def _plan(self, catalogue: Catalogue, spec: MixSpec) -> MixingPlan:
+        return MixingPlan(catalogue, spec)
 
     def _catalogue(self, paths: Sequence[str]) -> Catalogue:
         return Catalogue.of([ShardIndex.load(path, cache=self.cache) for path in paths])

@@ -14,12 +14,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from datamodules.catalogue import Catalogue, Codes, Ints
 from datamodules.errors import DataError
 from datamodules.hashing import generator, mix, uniform
 from datamodules.order import ShuffledOrder
 from datamodules.quota import Quota, divide
+from datamodules.selection import Selected, Selection
+from datamodules.weighted_order import WeightedOrder, weight_parts
 
 Mode = Literal["replace", "add", "unpaired"]
 Composition = Literal["mixed", "per_device_source", "per_batch_source"]
@@ -51,6 +54,8 @@ class MixSpec:
         shuffle_shards: shards (or stretches of 10,000 samples of larger ones) whose samples are shuffled together; more
             mixes better, fewer reads more sequentially.
         seed: of every draw.
+        selection: file of weights and edited captions by sample, see :mod:`datamodules.selection`; None draws all
+            samples equally.
     """
 
     share: float = 0.0
@@ -63,6 +68,7 @@ class MixSpec:
     missing_twins: Literal["error", "skip"] = "error"
     shuffle_shards: int = 16
     seed: int = 0
+    selection: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,12 +93,26 @@ class Slots:
 class MixingPlan:
     """Slots of every step for one catalogue and one specification.
 
+    A selection's weights act within each source, whose share of a batch stays exact: after any number of passes over a
+    source's pictures each was drawn as often as its weight, relative to the source's largest, is due, to within one.
+
+    Attributes:
+        catalogue: of the shards.
+        spec: what to mix and how.
+        selected: what the specification's selection says of the samples, None without one.
+        skipped_photos: photos left out for want of a twin.
+
     Raises:
         DataError: for a share outside [0, 1], an unknown generator, a batch that blocks do not divide, shards without
-            photos or without generated pictures where the share needs them, a photo without a twin in ``replace`` mode.
+            photos or without generated pictures where the share needs them, a photo without a twin in ``replace`` mode;
+            for a selection that was made of other shards or leaves nothing.
     """
 
     def __init__(self, catalogue: Catalogue, spec: MixSpec) -> None:
+        self.selected: Selected | None = None
+        if spec.selection is not None:
+            self.selected = Selected.of(Selection.load(spec.selection), catalogue, self._selectable())
+            catalogue = catalogue.without(self.selected.left_out)
         self.catalogue = catalogue
         self.spec = spec
         if spec.batch_size < 1:
@@ -113,9 +133,29 @@ class MixingPlan:
             self._quota = Quota.of(shares, size * self.blocks)
         self._twin_quota = Quota.of([1.0 - spec.twin_share, spec.twin_share], spec.batch_size // self.blocks)
         self.skipped_photos = 0
-        self._pools = self._make_pools()
+        self._pools = [self._kept(pool, number) for number, pool in enumerate(self._make_pools())]
         self._orders = [self._order(number) for number in range(len(self._pools))]
         self._spares: dict[int, Ints] = {}
+        self._spare_ends: dict[int, npt.NDArray[np.uint64] | None] = {}
+
+    def _selectable(self) -> int | None:
+        """How many samples, from the first on, a selection has to know; None for all of the catalogue."""
+        return None
+
+    def _kept(self, pool: Codes, number: int) -> Codes:
+        """A pool without the samples that the selection leaves out."""
+        if self.selected is None or not len(pool):
+            return pool
+        kept = pool[self.selected.weight[self._samples_of(pool, number)] > 0]
+        needed = self.spec.share > 0 if number else self.spec.share < 1 or self.spec.mode == "replace"
+        if needed and not len(kept):
+            what = "photos" if number == 0 else f"pictures by {self.catalogue.sources[self._generators[number - 1]]}"
+            raise DataError(f"data.selection = {self.spec.selection} leaves no {what}; widen what it selects")
+        return kept
+
+    def _samples_of(self, pool: Codes, number: int) -> Codes:
+        """The sample of each item of a pool."""
+        return pool if number == 0 else self.catalogue.picture_sample[pool]
 
     def _generator_weights(self) -> tuple[list[int], list[float]]:
         held = self.catalogue.sources[1:]
@@ -139,7 +179,7 @@ class MixingPlan:
 
     def _make_pools(self) -> list[Codes]:
         """Pool 0 holds photos (sample ids); in ``add`` and ``unpaired`` pool j holds generator j's picture ids."""
-        photos = self.catalogue.photos
+        photos = self._kept(self.catalogue.photos, 0)
         share, needs_twins = self.spec.share, self.spec.mode == "replace" and self.spec.share > 0
         if needs_twins or (self.spec.twin_share > 0 and self.spec.missing_twins == "skip"):
             lacking = np.zeros(len(photos), dtype=bool)
@@ -176,16 +216,24 @@ class MixingPlan:
     def fingerprint_parts(self) -> dict[str, str]:
         """What the fingerprint is made of, to name a difference between two plans."""
         parts = {key: json.dumps(value, sort_keys=True) for key, value in asdict(self.spec).items()}
+        del parts["selection"]  # where the file lies does not matter, but what it says
+        if self.selected is not None:
+            parts["selection"] = self.selected.digest
         parts["order"] = _RELEASE
         parts["shards"] = self.catalogue.digest
         text = json.dumps(parts, sort_keys=True)
         return {**parts, "plan": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
-    def _order(self, pool: int) -> ShuffledOrder:
+    def _order(self, pool: int) -> ShuffledOrder | WeightedOrder:
         items = self._pools[pool]
-        samples = items if pool == 0 else self.catalogue.picture_sample[items]
+        samples = self._samples_of(items, pool)
         shard = self.catalogue.sample_shard[samples]
-        return ShuffledOrder(shard, self.spec.shuffle_shards, self.spec.seed, _ORDER, pool)
+        place = (self.spec.shuffle_shards, self.spec.seed, _ORDER, pool)
+        if self.selected is not None and len(items):
+            weight = self.selected.weight[samples]
+            if weight.min() < weight.max():
+                return WeightedOrder(shard, weight, items, *place)
+        return ShuffledOrder(shard, *place)
 
     def _draw(self, pool: int, draws: Ints) -> tuple[Ints, Ints]:
         """Take the k-th item of a pool's endless stream for each k in ``draws``; return items and their epochs."""
@@ -330,7 +378,40 @@ class MixingPlan:
         if source not in self._spares:
             self._spares[source] = self.catalogue.pictures_of(source)
         pictures = self._spares[source]
-        picture = int(pictures[int(draw % np.uint64(len(pictures)))])
+        ends = self._ends(source, pictures)
+        place = draw % np.uint64(len(pictures)) if ends is None else np.searchsorted(ends, draw % ends[-1], "right")
+        picture = int(pictures[int(place)])
         sample = int(self.catalogue.picture_sample[picture])
         caption = int(draw >> np.uint64(32)) % max(int(self.catalogue.caption_count[sample]), 1)
         return picture, sample, caption
+
+    def _ends(self, source: int, pictures: Ints) -> npt.NDArray[np.uint64] | None:
+        """Sums of the weights of a source's spares, up to each; None where all have one weight."""
+        if self.selected is None:
+            return None
+        if source not in self._spare_ends:
+            weight = self.selected.weight[self.catalogue.picture_sample[pictures]]
+            equal = bool(weight.min() == weight.max())
+            # In parts of 2**16, so that no sum is beyond 64 bits.
+            self._spare_ends[source] = None if equal else np.cumsum(weight_parts(weight) >> np.uint64(16))
+        return self._spare_ends[source]
+
+    def caption(self, picture: int, sample: int, number: int) -> str | None:
+        """What a slot's picture is described by, as the selection may have edited it.
+
+        Args:
+            picture: of the slot.
+            sample: of the slot; a picture of another sample stands in for this sample's anchor.
+            number: which caption, counted round.
+
+        Returns:
+            The text, None where there is none.
+        """
+        anchor = int(self.catalogue.anchor[sample])
+        described = picture if self.catalogue.picture_sample[picture] == sample else anchor
+        if self.selected is not None and not self.catalogue.has_own_captions(described):
+            count = int(self.catalogue.caption_count[sample])
+            edited = self.selected.caption(sample, number % count) if count else None
+            if edited is not None:
+                return edited
+        return self.catalogue.caption(described, number)

@@ -179,7 +179,7 @@ def slots_table(plan: MixingPlan, slots: PlannedSlots, world_size: int = 1, *, c
     }
     table = pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
     if captions:
-        table = table.append_column("caption_text", pa.array(_texts(catalogue, slots), pa.string()))
+        table = table.append_column("caption_text", pa.array(_texts(plan, slots), pa.string()))
     return table
 
 
@@ -211,12 +211,6 @@ def _shards(catalogue: Catalogue, pictures: Ints) -> list[str]:
     return [names[shard] for shard in shards.tolist()]
 
 
-def _texts(catalogue: Catalogue, slots: PlannedSlots) -> list[str | None]:
-    # A picture of another sample stands in for this sample's anchor, and has its captions.
-    own = catalogue.picture_sample[slots.picture] == slots.sample
-    described = np.where(own, slots.picture, catalogue.anchor[slots.sample])
-    texts: list[str | None] = []
-    for picture, number in zip(described.tolist(), slots.caption.tolist(), strict=True):
-        captions = catalogue.captions(picture)
-        texts.append(captions[number % len(captions)] if captions else None)
-    return texts
+def _texts(plan: MixingPlan, slots: PlannedSlots) -> list[str | None]:
+    columns = (slots.picture.tolist(), slots.sample.tolist(), slots.caption.tolist())
+    return [plan.caption(*row) for row in zip(*columns, strict=True)]

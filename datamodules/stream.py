@@ -187,12 +187,10 @@ class MixedStream(IterableDataset[dict[str, Any]]):
         return [self.augment.draw(u) for u in draws]
 
     def _caption(self, picture: int, sample: int, caption: int) -> str:
-        catalogue = self.plan.catalogue
         # A twin from another sample is described by the photo that it stands in for.
-        own = catalogue.picture_sample[picture] == sample
-        text = catalogue.caption(picture if own else int(catalogue.anchor[sample]), caption)
+        text = self.plan.caption(picture, sample, caption)
         if text is None:
-            raise SampleError("no caption", f"{catalogue.key(sample)}: has no caption")
+            raise SampleError("no caption", f"{self.plan.catalogue.key(sample)}: has no caption")
         return text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, overload
@@ -67,6 +68,12 @@ class Strings(Sequence[str]):
         """CRC-32 of all strings, going on from another checksum."""
         first, last = int(self._offsets[0]), int(self._offsets[-1])
         return zlib.crc32(self._data[first:last], zlib.crc32((self._offsets - first).data, start))
+
+    def feed(self, digest: hashlib._Hash) -> None:
+        """Add all strings, and where each ends, to a cryptographic digest."""
+        first, last = int(self._offsets[0]), int(self._offsets[-1])
+        digest.update((self._offsets - first).data)
+        digest.update(self._data[first:last])
 
     def __iter__(self) -> Iterator[str]:
         for at in range(len(self)):

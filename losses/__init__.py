@@ -1,6 +1,7 @@
 """Contrastive bases and debias terms: tensors in, named terms out."""
 
 from losses.adversary import SourceAdversary
+from losses.anti_sync import AntiSync
 from losses.attribute_adversary import AttributeAdversary
 from losses.base import REAL, Features, Loss, LossError
 from losses.consistency import TwinConsistency
@@ -15,6 +16,7 @@ from losses.hard_captions import HardNegativeCaptions, OHDMargins
 from losses.joint_alignment import JointAlignment
 from losses.keep import KeepStart
 from losses.mmd import SourceMMD
+from losses.overlay import OverlayInvariance, TypographicNegative
 from losses.prompt_adversary import PromptAdversary
 from losses.source import PairwiseSoftmax, RankHinge
 from losses.spurious_prompts import SpuriousPrompts
@@ -22,6 +24,7 @@ from losses.two_source import TwoSourceContrastive
 
 __all__ = [
     "REAL",
+    "AntiSync",
     "AttributeAdversary",
     "ConstrainedGap",
     "CounterfactualContrast",
@@ -36,6 +39,7 @@ __all__ = [
     "Loss",
     "LossError",
     "OHDMargins",
+    "OverlayInvariance",
     "PairwiseSoftmax",
     "PromptAdversary",
     "RankHinge",
@@ -47,4 +51,5 @@ __all__ = [
     "SpuriousPrompts",
     "TwinConsistency",
     "TwoSourceContrastive",
+    "TypographicNegative",
 ]

@@ -11,7 +11,8 @@ returns must be such that **the mean over ranks is the loss of the global batch 
 - a term that cannot be split by rows (a sorted distribution, say): compute it in full on every rank.
 
 Pictures of people are a second, independent set of rows with counterparts of all this (``Features.mean_over_people``).
-Prompts are not gathered: every rank embeds the same ones, so a term of prompts alone is computed in full on every rank.
+Prompts and rendered words are not gathered: every rank embeds the same ones, so a term of them alone is computed in
+full on every rank, and the mean of it over ranks is itself.
 
 Then the gradient does not depend on the number of processes. A plain sum over local rows, or a mean over the local
 count of a mask, breaks it silently.
@@ -43,7 +44,7 @@ class Features:
     """Embeddings and labels of one training step over the global batch.
 
     N is the global batch, B = N / world_size the rows of this rank, D the shared embedding's width. There may be P
-    pictures of people in the global batch, K neutral prompts and V prompts that name a group.
+    pictures of people in the global batch, K neutral prompts, V prompts that name a group, and W rendered words.
 
     Attributes:
         image: [N, D] float, L2-normalised anchor pictures.
@@ -73,14 +74,18 @@ class Features:
         group_prompt_of: [V] int64, the group that each names; None where ``group_prompt`` is None.
         teacher_prompt: [K, D] float without gradient, or None: a frozen teacher's embedding of the neutral queries.
         teacher_group_prompt: [V, D] float without gradient, or None: likewise.
-        edit: [N, D] float, L2-normalised, or None; the anchor's picture with an object taken out or pasted in, zeros
-            where absent.
-        edit_text: [N, D] float, L2-normalised, or None where ``edit`` is; the row's caption, edited alike.
+        edit: [N, D] float, L2-normalised, or None; the anchor's picture with an object taken out or pasted in, or with
+            a word written on it (an overlay), zeros where absent.
+        edit_text: [N, D] float, L2-normalised, or None where ``edit`` is; the row's caption, edited alike. Of an
+            overlay it says the word as well, and the row's own caption is still true.
         has_edit: [N] bool, or None where ``edit`` is.
-        edit_added: [N] bool, or None where ``edit`` is: the object was pasted in, not taken out.
+        edit_added: [N] bool, or None where ``edit`` is: the object or word was added, not taken out.
         edit_caption_id: [N] int64, or None where ``edit`` is: as ``caption_id``, of the edited captions; any number
             where absent.
-        edit_prompt: [N, D] float, L2-normalised, or None: a query that names the edit's object, zeros where absent.
+        edit_prompt: [N, D] float, L2-normalised, or None: a query that names the edit's object or word, zeros where
+            absent.
+        word_image: [W, D] float, L2-normalised, or None: words rendered on empty canvases, the same on all ranks.
+        word_text: [W, D] float, L2-normalised, or None where ``word_image`` is: the same words as text.
         rows: this rank's rows of the global batch; None means all of them (one process).
         person_rows: this rank's pictures of people; None means all of them (one process).
         step: optimiser step, for schedules and for draws that every rank makes alike.
@@ -115,6 +120,8 @@ class Features:
     edit_added: Tensor | None = None
     edit_caption_id: Tensor | None = None
     edit_prompt: Tensor | None = None
+    word_image: Tensor | None = None
+    word_text: Tensor | None = None
     rows: slice | None = None
     person_rows: slice | None = None
     step: int = 0
@@ -200,6 +207,19 @@ class Features:
             )
         return self.group_prompt, self.group_prompt_of
 
+    def words(self) -> tuple[Tensor, Tensor]:
+        """Rendered words as pictures and as text: [W, D] each.
+
+        Raises:
+            LossError: if the batch carries none.
+        """
+        if self.word_image is None or self.word_text is None:
+            raise LossError(
+                "this loss reads rendered words, but the batch carries none: take "
+                "datamodules.text_spotting.TextSpottingDataModule and set data.rendered_words to 2 or more"
+            )
+        return self.word_image, self.word_text
+
     def mean_over_people(self, values: Tensor, weight: Tensor) -> Tensor:
         """This rank's part of a weighted mean over the people of the global batch.
 
@@ -258,7 +278,8 @@ class Loss(nn.Module, ABC):
         needs_prompts: the module must have neutral prompts.
         needs_group_prompts: the module must have prompts that name groups.
         needs_edit: the batch must carry edited pictures and captions.
-        needs_edit_prompt: it must also carry queries that name the edits' objects.
+        needs_edit_prompt: it must also carry queries that name the edits' objects or words.
+        needs_words: the batch must carry rendered words.
         figures: [] numbers of the last call without gradient, which are logged beside the terms, follow the same
             reduction contract, and are no part of the loss.
     """
@@ -271,6 +292,7 @@ class Loss(nn.Module, ABC):
     needs_group_prompts: bool = False
     needs_edit: bool = False
     needs_edit_prompt: bool = False
+    needs_words: bool = False
     figures: Mapping[str, Tensor] = MappingProxyType({})
 
     def prepare(self, embed_dim: int, seed: int, prompts: int = 0) -> None:
@@ -322,6 +344,9 @@ class Loss(nn.Module, ABC):
             features.group_prompt,
             features.edit,
             features.edit_text,
+            features.edit_prompt,
+            features.word_image,
+            features.word_text,
         )
         judged = [value.detach() for value in (features.image, features.text, *given) if value is not None]
         if features.world_size == 1:

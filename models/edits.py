@@ -30,9 +30,9 @@ class Edits:
         images: uint8 [E, 3, H, W].
         index: int64 [E], the anchors' rows.
         tokens: int64 [E, L], the edited captions.
-        added: bool [E], whether the object was pasted in.
+        added: bool [E], whether the object was pasted in, or a word written.
         caption_id: int64 [E].
-        prompt_tokens: int64 [E, L], queries that name the objects; None where no loss reads them.
+        prompt_tokens: int64 [E, L], queries that name the objects or words; None where no loss reads them.
     """
 
     images: Tensor
@@ -44,11 +44,11 @@ class Edits:
 
     @classmethod
     def of(cls, batch: Mapping[str, Any], prompts: bool) -> Edits:
-        """Read a batch of :class:`datamodules.decorrelated.DecorrelatedDataModule`.
+        """Read a batch of a data module that edits: `DecorrelatedDataModule`, or `TextSpottingDataModule`'s overlays.
 
         Args:
             batch: this rank's.
-            prompts: whether some loss reads the queries that name the objects.
+            prompts: whether some loss reads these queries.
         """
         return cls(
             batch["edit"], batch["edit_index"], batch["edit_tokens"], batch["edit_added"], batch["edit_caption_id"],

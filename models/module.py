@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import os
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from models.prompts import PromptConfig, Prompts
 from models.retriever import MAX_LOGIT_SCALE, Retriever
 from models.step_scalars import StepScalars
 from models.terms import LossTerm
+from models.words import Words
 
 Batch = dict[str, Any]
 
@@ -70,7 +72,8 @@ class RetrieverModule(L.LightningModule):
     ``person_attributes`` int64 [P, A], P alike on all ranks. Where it brings edits of anchors, ``edit`` uint8
     [E, 3, H, W] with ``edit_index`` int64 [E], ``edit_tokens`` int64 [E, L], ``edit_added`` bool [E],
     ``edit_caption_id`` int64 [E] and ``edit_prompt_tokens`` int64 [E, L]; E may differ by step and rank, and may be 0.
-    A validation batch has ``image`` and ``index`` int64 [b], the row in ``trainer.datamodule.evaluation``.
+    Where it brings rendered words, ``word`` uint8 [W, 3, H, W] with ``word_tokens`` int64 [W, L], alike on all ranks. A
+    validation batch has ``image`` and ``index`` int64 [b], the row in ``trainer.datamodule.evaluation``.
 
     Every rank embeds its own rows, gathers all ranks' embeddings with gradient and scores its own rows against all
     (see ``losses.base`` for the reduction contract): the step is the one that a single process would take on the
@@ -168,6 +171,11 @@ class RetrieverModule(L.LightningModule):
         return any(term.loss.needs_edit for term in self.terms.values())
 
     @property
+    def needs_words(self) -> bool:
+        """Whether some loss reads rendered words; without one, those that the data brings are not encoded."""
+        return any(term.loss.needs_words for term in self.terms.values())
+
+    @property
     def needs_people(self) -> bool:
         """Whether some loss is about pictures of people; without one, those that the data brings are not encoded."""
         return any(term.loss.needs_people for term in self.terms.values())
@@ -228,8 +236,9 @@ class RetrieverModule(L.LightningModule):
     def features(self, batch: Batch) -> Features:
         """Embed a training batch and gather it over ranks (a collective call).
 
-        Anchors, twins, edits and people pass the image tower in one concatenated forward: in separate passes batch norm
-        would give each source statistics of its own, and hide from the debias loss what the tower does at test time.
+        Anchors, twins, edits, people and rendered words pass the image tower in one concatenated forward: in separate
+        passes batch norm would give each source statistics of its own, and hide from the debias loss what the tower
+        does at test time.
 
         Args:
             batch: this rank's rows, as described above.
@@ -248,10 +257,11 @@ class RetrieverModule(L.LightningModule):
         edits = self._edits(batch) if self.needs_edit else None
         if edits is not None:
             labels += edits.labels(size)
-        joined = _joined(images, twins, edits, people)
+        words = Words.of(batch, self._names("needs_words")) if self.needs_words else None
+        joined = _joined(images, twins, edits, people, words)
         with record_function("encode pictures"):
             encoded = in_passes(self.retriever.encode_image, joined, self.encode_batch_size)
-        image, twin, edit, person = _split(encoded, size, twins, edits)
+        image, twin, edit, person, word = _split(encoded, size, twins, edits, people)
         taught, taught_twin, taught_person = self._teach(images, twins, people)
         queries = self._ask()
         label = gather_with_gradient(torch.stack(labels, dim=1))
@@ -291,6 +301,8 @@ class RetrieverModule(L.LightningModule):
             edit_added=edited.edit_added,
             edit_caption_id=edited.edit_caption_id,
             edit_prompt=edited.edit_prompt,
+            word_image=word if words is not None else None,
+            word_text=words.text(self._encode_text) if words is not None else None,
             rows=slice(start, start + size),
             person_rows=self._own_people(people),
             step=self.global_step,
@@ -309,7 +321,8 @@ class RetrieverModule(L.LightningModule):
         """
         pictures, queries = (features.image, features.twin, features.person), (features.prompt, features.group_prompt)
         edits = (features.edit, features.edit_text, features.edit_prompt)
-        inputs = [t for t in (features.text, *pictures, *queries, *edits) if t is not None and t.requires_grad]
+        words = (features.word_image, features.word_text)
+        inputs = [t for t in (features.text, *pictures, *queries, *edits, *words) if t is not None and t.requires_grad]
         norms: dict[str, float] = {}
         for name, loss in weighted.items():
             gradients = [torch.zeros_like(t, dtype=torch.float32) for t in inputs]
@@ -448,9 +461,8 @@ class RetrieverModule(L.LightningModule):
 
     def _people(self, batch: Batch) -> _People:
         if "person" not in batch:
-            names = ", ".join(name for name, term in self.terms.items() if term.loss.needs_people)
             raise ModelError(
-                f"the loss {names} is about pictures of people, but the data brings none: take "
+                f"the loss {self._names('needs_people')} is about pictures of people, but the data brings none: take "
                 "datamodules.faces.FacesDataModule and give shards of people in data.people, or leave the loss out"
             )
         group = batch["person_group"].unsqueeze(1)
@@ -458,11 +470,11 @@ class RetrieverModule(L.LightningModule):
 
     def _edits(self, batch: Batch) -> Edits:
         if "edit" not in batch:
-            names = ", ".join(name for name, term in self.terms.items() if term.loss.needs_edit)
             raise ModelError(
-                f"the loss {names} reads edited pictures and captions, but the data brings none: take "
-                "datamodules.decorrelated.DecorrelatedDataModule and give shards with edits in data.edited, or leave "
-                "the loss out"
+                f"the loss {self._names('needs_edit')} reads edited pictures and captions, but the data brings none: "
+                "take datamodules.decorrelated.DecorrelatedDataModule and give shards with edits in data.edited, or "
+                "datamodules.text_spotting.TextSpottingDataModule with data.overlay_share above 0 for pictures with a "
+                "word written on them, or leave the loss out"
             )
         return Edits.of(batch, prompts=any(term.loss.needs_edit_prompt for term in self.terms.values()))
 
@@ -496,8 +508,8 @@ class RetrieverModule(L.LightningModule):
         if self.teacher is None:
             return None, None, None
         with torch.no_grad():
-            encoded = self.teacher.encode_image(_joined(images, twins, None, people))
-            image, twin, _, person = _split(encoded, len(images), twins, None)
+            encoded = self.teacher.encode_image(_joined(images, twins, None, people, None))
+            image, twin, _, person, _ = _split(encoded, len(images), twins, None, people)
             return (
                 gather_with_gradient(image),
                 gather_with_gradient(twin) if twin is not None else None,
@@ -596,10 +608,13 @@ class RetrieverModule(L.LightningModule):
     def _twin_share(self) -> float | None:
         return getattr(getattr(self._trainer, "datamodule", None), "twin_share", None)
 
+    def _names(self, need: str) -> str:
+        """Names of the losses that have a need, for an error."""
+        return ", ".join(name for name, term in self.terms.items() if getattr(term.loss, need))
+
     def _no_twins(self) -> ModelError:
-        names = ", ".join(name for name, term in self.terms.items() if term.loss.needs_twin)
         return ModelError(
-            f"the loss {names} compares a picture with its twin, but the data draws no twins: "
+            f"the loss {self._names('needs_twin')} compares a picture with its twin, but the data draws no twins: "
             "set data.twin_share above 0 and use shards that hold twins, or leave the loss out"
         )
 
@@ -612,22 +627,24 @@ def _world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def _joined(images: Tensor, twins: _Twins | None, edits: Edits | None, people: _People | None) -> Tensor:
-    """[B + T + E + P, 3, H, W]: anchors, then twins, then edits, then people."""
-    more = [part.images for part in (twins, edits, people) if part is not None and len(part.images)]
+def _joined(
+    images: Tensor, twins: _Twins | None, edits: Edits | None, people: _People | None, words: Words | None
+) -> Tensor:
+    """[B + T + E + P + W, 3, H, W]: anchors, then twins, then edits, then people, then words."""
+    more = [part.images for part in (twins, edits, people, words) if part is not None and len(part.images)]
     return torch.cat([images, *more]) if more else images
 
 
 def _split(
-    embedded: Tensor, size: int, twins: _Twins | None, edits: Edits | None
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    embedded: Tensor, size: int, twins: _Twins | None, edits: Edits | None, people: _People | None
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
     """Undo :func:`_joined`.
 
     Returns:
         Anchors [B, D]; twins [B, D] in their anchors' rows, zeros where none was read, None where there are none at
-        all; edits [B, D] likewise; people [P, D].
+        all; edits [B, D] likewise; people [P, D]; words [W, D].
     """
-    drawn, altered = len(twins.row) if twins is not None else 0, len(edits.index) if edits is not None else 0
-    image, twin, edit, person = embedded.tensor_split([size, size + drawn, size + drawn + altered])
+    counts = [size, *(len(part.images) if part is not None else 0 for part in (twins, edits, people))]
+    image, twin, edit, person, word = embedded.tensor_split([*itertools.accumulate(counts)])
     in_rows = torch.zeros_like(image).index_copy(0, twins.row, twin) if twins is not None else None
-    return image, in_rows, edits.in_rows(edit, image) if edits is not None else edit, person
+    return image, in_rows, edits.in_rows(edit, image) if edits is not None else edit, person, word

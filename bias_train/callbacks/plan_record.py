@@ -46,10 +46,15 @@ def describe_plan(plan: MixingPlan) -> dict[str, Any]:
 
     Returns:
         ``fingerprint`` and ``fingerprint_parts``; ``photos`` and ``generated``, pictures that the shards hold;
-        ``skipped_photos``, left out for want of a twin; ``sources``, pictures by source.
+        ``skipped_photos``, left out for want of a twin; ``sources``, pictures by source; with a selection also
+        ``selection``: its digest, ``left_out``, samples that it leaves out, and ``edited_captions``.
     """
     catalogue = plan.catalogue
     counts = np.bincount(catalogue.picture_source, minlength=len(catalogue.sources)).tolist()
+    selection = {}
+    if (selected := plan.selected) is not None:
+        left_out, edited = int(selected.left_out.sum()), len(selected.text)
+        selection = {"selection": {"digest": selected.digest, "left_out": left_out, "edited_captions": edited}}
     return {
         "fingerprint": plan.fingerprint,
         "fingerprint_parts": plan.fingerprint_parts,
@@ -57,4 +62,5 @@ def describe_plan(plan: MixingPlan) -> dict[str, Any]:
         "generated": sum(counts[1:]),
         "skipped_photos": plan.skipped_photos,
         "sources": dict(zip(catalogue.sources, counts, strict=True)),
+        **selection,
     }

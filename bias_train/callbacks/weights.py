@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback, WeightAveraging
 from torch import Tensor
 
 from models.errors import ModelError
+from models.interpolation import between, floating_state
 
 
 class ExponentialMovingAverage(WeightAveraging):
@@ -102,9 +103,7 @@ class InterpolateToStart(Callback):
     def _swap_in(self, module: L.LightningModule) -> None:
         for name, tensor in _interpolated(module).items():
             self._trained[name] = tensor.detach().clone()
-            start = self._start[name].to(tensor.device)
-            # Not lerp: at alpha = 1 and 0 this is exact.
-            tensor.copy_((1 - self.alpha) * start + self.alpha * tensor)
+            tensor.copy_(between(self._start[name].to(tensor.device), tensor, self.alpha))
 
     @torch.no_grad()
     def _swap_out(self, module: L.LightningModule) -> None:
@@ -171,8 +170,7 @@ def _trained(module: L.LightningModule) -> dict[str, Tensor]:
 
 def _interpolated(module: L.LightningModule) -> dict[str, Tensor]:
     """The retriever's weights and statistics; counters are left as they are."""
-    state: dict[str, Any] = module.retriever.state_dict()  # type: ignore[union-attr]
-    return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
+    return floating_state(module.retriever)  # type: ignore[arg-type]
 
 
 def _moving_average(decay: float, warm_up: bool) -> Any:

@@ -11,7 +11,8 @@ from bias_train.cli.audit_captions import add_captions
 from bias_train.cli.audit_groups import add_groups
 from bias_train.cli.audit_object import add_object
 from bias_train.cli.audit_social import add_social
-from bias_train.cli.inputs import add_inputs, embeddings_of, subject_of
+from bias_train.cli.audit_text import add_text
+from bias_train.cli.inputs import add_inputs, embeddings_of, for_run, subject_of
 from bias_train.cli.terminal import wide_console
 from bias_train.errors import RunError
 
@@ -105,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     source.set_defaults(command=_source)
     add_social(commands)
     add_object(commands)
+    add_text(commands)
     add_captions(commands)
     add_groups(commands)
     return parser
@@ -183,8 +185,7 @@ def _other(options: argparse.Namespace) -> Embeddings:
         return load_embeddings(path)
     if not options.shards:
         raise RunError(f"--against {path}: is a run folder, which needs --shards to embed; give embeddings instead")
-    changed = {"run": path, "model": None, "model_config": None, "hf_model": None, "pretrained": None}
-    return embeddings_of(argparse.Namespace(**{**vars(options), **changed}))
+    return embeddings_of(for_run(options, path))
 
 
 def read_similarity(path: Path) -> dict[str, float]:

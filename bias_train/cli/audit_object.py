@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bias_train.cli.inputs import add_retriever, device_of, positive, retriever_of, subject_of
+from bias_train.cli.inputs import add_retriever, device_of, for_run, positive, retriever_of, subject_of
 from bias_train.cli.terminal import wide_console
 from bias_train.errors import RunError
 
@@ -152,8 +152,7 @@ def _embedded(asked: EditedSet, options: argparse.Namespace) -> Vectors:
 def _against(asked: EditedSet, options: argparse.Namespace) -> Vectors | None:
     if options.against is None:
         return None
-    changed = {"run": options.against, "model": None, "model_config": None, "hf_model": None, "pretrained": None}
-    return _embedded(asked, argparse.Namespace(**{**vars(options), **changed}))
+    return _embedded(asked, for_run(options, options.against))
 
 
 def _inputs(options: argparse.Namespace) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bias_train.cli.inputs import add_retriever, device_of, positive, retriever_of, subject_of
+from bias_train.cli.inputs import add_retriever, device_of, for_run, positive, retriever_of, subject_of
 from bias_train.cli.terminal import wide_console
 from bias_train.errors import RunError
 
@@ -334,8 +334,7 @@ def _against(options: argparse.Namespace, taxonomy: Taxonomy | None, chosen: Soc
         raise RunError(f"--against {path}: there is no such run folder or file of vectors")
     if not (path / "config.yaml").is_file():
         return _read_subject(path, options)
-    changed = {"run": path, "model": None, "model_config": None, "hf_model": None, "pretrained": None}
-    return _subject(argparse.Namespace(**{**vars(options), **changed}), taxonomy, chosen)[0]
+    return _subject(for_run(options, path), taxonomy, chosen)[0]
 
 
 def _transfer(options: argparse.Namespace) -> People | None:

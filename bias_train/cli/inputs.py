@@ -34,6 +34,13 @@ def add_retriever(parser: argparse.ArgumentParser) -> None:
     retriever.add_argument("--model-config", metavar="JSON", help="an architecture of one's own, with --pretrained")
     retriever.add_argument("--hf-model", metavar="NAME", help="a Hugging Face dual encoder: a name or a folder")
     retriever.add_argument("--pretrained", metavar="TAG", help="open_clip's tag, or the file of a checkpoint")
+    retriever.add_argument(
+        "--ablate", type=Path, metavar="JSON", help="take these attention heads out, from bias-train remedy text heads"
+    )
+    retriever.add_argument(
+        "--class-prefix", type=Path, metavar="FILE",
+        help="a learned token, from bias-train remedy text prefix; it stands where a prompt has [prefix]",
+    )  # fmt: skip
 
 
 def add_pictures(parser: argparse.ArgumentParser) -> None:
@@ -84,12 +91,32 @@ def embeddings_of(options: argparse.Namespace) -> Embeddings:
 
 
 def retriever_of(options: argparse.Namespace) -> Retriever:
-    """Load the retriever that the options name.
+    """Load the retriever that the options name, with the remedies that they name for it.
 
     Raises:
         RunError: unless exactly one is named.
-        ModelError: where it cannot be loaded.
+        ModelError: where it cannot be loaded, or a remedy is not for it.
     """
+    retriever = _named_retriever(options)
+    heads, prefix = getattr(options, "ablate", None), getattr(options, "class_prefix", None)
+    if heads is not None:
+        from models.text_remedies.heads import ablate, load_heads
+
+        ablate(retriever, load_heads(heads, retriever))
+    if prefix is not None:
+        from models.text_remedies.class_prefix import PrefixRetriever
+
+        retriever = PrefixRetriever(retriever, str(prefix))
+    return retriever
+
+
+def for_run(options: argparse.Namespace, run: Path) -> argparse.Namespace:
+    """The same options for the retriever of another run as it was trained, to compare with."""
+    others = ("model", "model_config", "hf_model", "pretrained", "ablate", "class_prefix")
+    return argparse.Namespace(**{**vars(options), **dict.fromkeys(others), "run": run})
+
+
+def _named_retriever(options: argparse.Namespace) -> Retriever:
     from models import HuggingFaceRetriever, OpenClipRetriever
 
     given = [name for name in ("run", "model", "model_config", "hf_model") if getattr(options, name) is not None]

@@ -1,4 +1,7 @@
-"""``bias-train remedy``: fit remedies against social bias, compare them, apply one to an index or a checkpoint."""
+"""``bias-train remedy``: fit remedies against social bias, compare them, apply one to an index or a checkpoint.
+
+Those against reading stand in :mod:`bias_train.cli.remedy_text`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bias_train.cli.inputs import add_retriever, device_of, positive, retriever_of
+from bias_train.cli.remedy_text import add_text
 from bias_train.cli.terminal import wide_console
 from bias_train.errors import RunError
 from bias_train.files import replacing
@@ -40,13 +44,15 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bias-train remedy",
-        description="Remedies against social bias of a finished retriever: maps of its vectors, and rankings.",
+        description="Remedies for a finished retriever. Against social bias: maps of its vectors, and rankings. "
+        "Against reading the words in pictures: see `bias-train remedy text --help`.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_compare(commands)
     _add_fit(commands)
     _add_apply(commands)
     _add_fold(commands)
+    add_text(commands)
     return parser
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from bias_train.cli.terminal import wide_console
+
 
 def main(argv: list[str]) -> int:
     """Run the command; returns the exit code.
@@ -32,6 +34,7 @@ def main(argv: list[str]) -> int:
     from bias_train.reports.options import ReportOptions
     from bias_train.reports.page import write_report
     from bias_train.reports.table import headline_table
+    from bias_train.reports.text_axis import text_table
 
     choices = ReportOptions(
         title=options.title,
@@ -45,6 +48,9 @@ def main(argv: list[str]) -> int:
     study = write_report(find_runs(options.runs), output, choices)
     console = Console()
     console.print(headline_table(study))
+    spotting = text_table(study)
+    if spotting is not None:
+        wide_console().print(spotting)
     for note in study.notes:
         console.print(f"note: {note}", markup=False, highlight=False)
     console.print(f"report: {output}", markup=False, highlight=False, soft_wrap=True)

@@ -84,6 +84,33 @@ def _add_import(commands: Any) -> None:
         help="caption with {label} where the class goes; may be given several times (default: 'a photo of a {label}')",
     )
 
+    names = _add_layout(
+        layouts,
+        "labelled-names",
+        _read_labelled_names,
+        "pictures whose file names say their class and what is written on them: label=DVD_text=ball.jpg",
+        "bias-train shards import labelled-names rta100.tar shards/rta100",
+    )
+    _add_source(names)
+    names.add_argument(
+        "--pattern",
+        metavar="REGEX",
+        help="for a whole file name without suffix, with the groups (?P<label>...) and, for the word that is written "
+        "on the picture, (?P<word>...) (default: RTA-100's names)",
+    )
+    names.add_argument(
+        "--kind",
+        default="misleading",
+        choices=("misleading", "parroting", "neutral"),
+        help="of the words (default: %(default)s)",
+    )
+    names.add_argument(
+        "--template",
+        action="append",
+        metavar="TEXT",
+        help="caption with {label} where the class goes; may be given several times (default: 'a photo of a {label}')",
+    )
+
     captions = _add_layout(
         layouts,
         "captions",
@@ -267,6 +294,21 @@ def _read_classes(options: argparse.Namespace, image_format: ImageFormat) -> Col
 
     return read_classes(
         open_tree(options.input),
+        source=options.source,
+        templates=options.template or TEMPLATES,
+        key_prefix=options.key_prefix,
+    )
+
+
+def _read_labelled_names(options: argparse.Namespace, image_format: ImageFormat) -> Collection:
+    from datamodules.importers import open_tree, read_labelled_names
+    from datamodules.importers.classes import TEMPLATES
+    from datamodules.importers.labelled_names import PATTERN
+
+    return read_labelled_names(
+        open_tree(options.input),
+        options.pattern or PATTERN,
+        kind=options.kind,
         source=options.source,
         templates=options.template or TEMPLATES,
         key_prefix=options.key_prefix,

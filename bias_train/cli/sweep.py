@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bias_train.cli.terminal import wide_console
 from bias_train.files import write_text
 from bias_train.paths import find_script
 from bias_train.sweeps.cells import Cell, expand, label, select
@@ -327,6 +328,7 @@ def _report(sweep: Sweep, cells: list[Cell], options: argparse.Namespace) -> int
     # Drawing libraries are loaded for drawing only.
     from bias_train.reports.page import write_report
     from bias_train.reports.table import headline_table
+    from bias_train.reports.text_axis import text_table
 
     started = [cell.folder for cell in cells if cell.folder.is_dir()]
     if not started:
@@ -338,6 +340,9 @@ def _report(sweep: Sweep, cells: list[Cell], options: argparse.Namespace) -> int
     study = write_report(started, output, sweep.report, default_title=sweep.name, missing=missing)
     console = Console()
     console.print(headline_table(study))
+    spotting = text_table(study)
+    if spotting is not None:
+        wide_console().print(spotting)
     for note in study.notes:
         _print_whole(console, f"note: {note}")
     _print_whole(console, f"report: {output}")

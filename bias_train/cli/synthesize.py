@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bias_train.cli.decorrelate import add_decorrelated
+from bias_train.cli.erase_text import add_erase
+from bias_train.cli.overlay import add_overlay
 from bias_train.errors import RunError
 
 # Everything heavy is imported where it is used: `--help` must answer at once.
@@ -68,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_work(twins)
     twins.set_defaults(run_command=_twins)
     add_decorrelated(commands)
+    add_overlay(commands)
+    add_erase(commands)
     return parser
 
 

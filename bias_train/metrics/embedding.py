@@ -30,6 +30,21 @@ class Rows:
     columns: dict[str, Tensor]
 
 
+def numbered_rows(rows: Rows, name: str) -> Tensor:
+    """The embeddings [n, D] in the order of their ids, which must be all numbers from 0.
+
+    Args:
+        rows: of one side.
+        name: of its ids, for the error.
+
+    Raises:
+        ValueError: where a number is missing.
+    """
+    if not torch.equal(rows.ids.cpu(), torch.arange(len(rows.ids))):
+        raise ValueError(f"{name} must hold every row number from 0 on; there are {len(rows.ids)}, not all consecutive")
+    return rows.embedding
+
+
 class EmbeddingMetric(Metric):
     """Collects pictures and texts in any number of pieces, on any number of ranks.
 

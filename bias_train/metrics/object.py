@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from bias_train.metrics.embedding import EmbeddingMetric, Rows
+from bias_train.metrics.embedding import EmbeddingMetric, Rows, numbered_rows
 from bias_train.metrics.figure import Figure
 from bias_train.metrics.functional.object.decorrelation import FEWEST, KS
 from bias_train.metrics.functional.object.questions import CLEAN_KS, Questions, answers
@@ -93,18 +92,11 @@ class ObjectDecorrelation(EmbeddingMetric):
     def _measure(self, image: Rows, text: Rows) -> list[Figure]:
         return answers(
             self.questions,
-            _table(image, "image_id"),
-            _table(text, "query_id"),
+            numbered_rows(image, "image_id"),
+            numbered_rows(text, "query_id"),
             ks=self.ks,
             clean_ks=self.clean_ks,
             minimum=self.minimum,
             bootstrap=self.bootstrap,
             chunk_size=self.chunk_size,
         ).figures()
-
-
-def _table(rows: Rows, name: str) -> Tensor:
-    """The rows in the order of their ids, which must be all numbers from 0."""
-    if not torch.equal(rows.ids.cpu(), torch.arange(len(rows.ids))):
-        raise ValueError(f"{name} must hold every row number from 0 on; there are {len(rows.ids)}, not all consecutive")
-    return rows.embedding

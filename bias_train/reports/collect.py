@@ -59,6 +59,12 @@ class Metric(NamedTuple):
             return -1.0, 1.0
         if self.name in ("rank_difference", "amplification") or self.name.endswith("median_rank"):
             return -math.inf, math.inf
+        if self.name.startswith("NS"):  # and its parts, differences of mean scores
+            return -math.inf, math.inf
+        if self.name.startswith(("RSA", "RSC")) and "_above_" not in self.name:
+            return -2.0, 2.0
+        if self.name.startswith("sync") or self.name.endswith(("_drop", "_net")):
+            return -1.0, 1.0
         return 0.0, 1.0
 
     @property

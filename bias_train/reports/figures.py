@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from bias_train.records import TEXT
 from bias_train.reports.collect import Curve, Metric, Run
 from bias_train.reports.drawing import DASHES, INK, MUTED, PAPER, Plot, arm_colour, arm_marker, draw
 from bias_train.reports.spelling import is_share, metric_name, number, percent, scale
@@ -283,6 +284,21 @@ def training(study: Study) -> list[Plot]:
                 metric_name(retrieval) + (" (%)" if is_share(retrieval) else ""),
                 lambda run: run.history("retrieval", retrieval, 0.0),
                 scale(retrieval),
+            )
+        )
+    for name, title in (
+        ("NS", "Reading bias (NS) over training"),
+        ("win_share", "Wins of the written word over training"),
+    ):
+        plots.append(
+            _over_steps(
+                study,
+                f"{name.lower().replace('_', '-')}-steps",
+                title,
+                title.partition(" over")[0],
+                lambda run, name=name: run.history(TEXT, Metric(name, None), 0.0),  # type: ignore[misc]
+                1.0,
+                zero=name == "NS",
             )
         )
     return [plot for plot in plots if plot is not None]

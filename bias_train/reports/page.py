@@ -21,6 +21,7 @@ from bias_train.reports.examples import comparisons
 from bias_train.reports.options import ReportOptions
 from bias_train.reports.spelling import interval, is_share, metric_meaning, metric_name, number, percent, unit
 from bias_train.reports.study import Estimate, Row, Study
+from bias_train.reports.text_axis import change_of, ends, spelt, text_findings
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ def render(study: Study, title: str) -> str:
     """Return the page as HTML."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.globals.update(
-        number=number, interval=interval, percent=percent, points=_points, times=_times, svg=Markup, isnan=math.isnan
-    )
+        number=number, interval=interval, percent=percent, points=_points, times=_times, svg=Markup, isnan=math.isnan,
+        spelt=spelt, ends=ends, change_of=change_of,
+    )  # fmt: skip
     template = environment.from_string(resource("template.html.j2"))
     plots = [figures.bias_by_share(study), figures.pareto(study), figures.retrieval_by_share(study)]
     plots.append(figures.exposure(study))
@@ -104,6 +106,7 @@ def render(study: Study, title: str) -> str:
         training=figures.training(study),
         runs=_runs_in_order(study),
         differences=_differences(study),
+        text=text_findings(study),
         conventions=_conventions(study),
         environments=_environments(study.runs),
         bars=figures.bars(study),

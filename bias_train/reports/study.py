@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from bias_train.records import Record
+from bias_train.records import TEXT, Record
 from bias_train.reports.collect import Metric, Run, find_key
 from bias_train.reports.errors import ReportError
 from bias_train.reports.options import ReportOptions
@@ -273,7 +273,7 @@ class Study:
                 # A run that has not ended well lacks files for that reason, which is said already.
                 if run.done or "cannot be read" in problem:
                     self.notes.append(f"{run.name}: {problem}.")
-        if self.bias is None:
+        if self.bias is None and not _metrics(self.runs, TEXT):
             self.notes.append(
                 "No source bias was recorded, so there is nothing to compare by; the callback is SourceBias."
             )

@@ -106,7 +106,7 @@ def sections(names: Sequence[str], gallery_ratio: float = 0.5) -> list[Section]:
     retrieval = _headlines([f for f in shown if f.axis == "retrieval" and f.ratio == 0 and f.generator is None])
     found = [_axis(axis, [f for f in shown if f.axis == axis], gallery_ratio) for axis in axes]
     found.append(_social(names))
-    found.append(_object(names))
+    found += [_among_photos(axis, names) for axis in ("object", "text")]
     pareto = tuple(
         Panel("scatter", f"{bias.title} against {quality.title}", (bias.name,), quality.name)
         for axis in axes
@@ -161,13 +161,14 @@ def _social(names: Sequence[str]) -> Section:
     )
 
 
-def _object(names: Sequence[str]) -> Section:
-    """A panel for each figure with a line for each cut-off: object bias is measured among unedited items alone."""
+def _among_photos(axis: str, names: Sequence[str]) -> Section:
+    """A panel for each figure with a line for each cut-off, of an axis whose galleries hold no generated picture."""
+    root = f"bias/{axis}/"
     found: dict[str, list[str]] = {}
     for name in names:
-        if name.startswith("bias/object/"):
-            found.setdefault(name.removeprefix("bias/object/").partition("@")[0], []).append(name)
-    return Section("Bias: object", tuple(Panel("line", metric, tuple(lines)) for metric, lines in found.items()))
+        if name.startswith(root):
+            found.setdefault(name.removeprefix(root).partition("@")[0], []).append(name)
+    return Section(f"Bias: {axis}", tuple(Panel("line", metric, tuple(lines)) for metric, lines in found.items()))
 
 
 def _at(figures: Sequence[_Figure], axis: str, ratio: float) -> list[_Figure]:

@@ -5,6 +5,7 @@ from datamodules.importers.classes import read_classes
 from datamodules.importers.coco import read_coco
 from datamodules.importers.faces import read_faces
 from datamodules.importers.files import FileTree, open_tree
+from datamodules.importers.labelled_names import read_labelled_names
 from datamodules.importers.paired_rows import fetch_pictures, read_pairs
 from datamodules.importers.records import Collection, Record, attach_twins, hold_out, write_collection
 from datamodules.importers.twins import read_scenes, read_twins
@@ -21,6 +22,7 @@ __all__ = [
     "read_classes",
     "read_coco",
     "read_faces",
+    "read_labelled_names",
     "read_pairs",
     "read_scenes",
     "read_twins",

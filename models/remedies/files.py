@@ -10,7 +10,7 @@ from models.remedies.base import Fitted
 from models.tensor_file import read_tensors, write_tensors
 
 _KIND = "remedy"
-_HOME = "models.remedies."
+_HOME = ("models.remedies.", "models.text_remedies.")
 
 
 def save_fitted(path: Path, fitted: Fitted) -> None:
@@ -57,7 +57,8 @@ def _name(kind: type[Fitted]) -> str:
 def _class(path: Path, name: str) -> type[Fitted]:
     module, _, kind = name.rpartition(".")
     if not name.startswith(_HOME):
-        raise ModelError(f"{path}: is of class {name}, which is none of {_HOME}*; load it in Python, naming the class")
+        homes = " or ".join(f"{home}*" for home in _HOME)
+        raise ModelError(f"{path}: is of class {name}, which is none of {homes}; load it in Python, naming the class")
     try:
         found = getattr(import_module(module), kind)
     except (ImportError, AttributeError) as error:

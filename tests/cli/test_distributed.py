@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from written_shards import write_overlaid
 
 from datamodules.world import WorldPeople, write_people_world
 
@@ -49,8 +50,13 @@ def test_two_processes_train_what_one_does(config: Path, tmp_path: Path) -> None
     given = {"shards": ["people"], "words": "people/words.csv", "ks": [10], "minimum": 5, "batch_size": 8}
     callback = {"class_path": "bias_train.callbacks.social_bias.SocialBias", "init_args": given}
     people = f"--trainer.callbacks+={json.dumps(callback)}"
-    run("fit", "--config", str(config), "--run_dir", "one", people, cwd=tmp_path)
-    run("fit", "--config", str(config), "--run_dir", "two", people, *TWO, cwd=tmp_path)
+    # And rendered words, which ranks share too: 2 styles of 13 words.
+    write_overlaid(tmp_path / "overlaid", 9)
+    given = {"shards": ["overlaid"], "word_limit": 13, "styles": ["white/black", "gray/white"], "batch_size": 8}
+    callback = {"class_path": "bias_train.callbacks.text_spotting.TextSpotting", "init_args": given}
+    text = f"--trainer.callbacks+={json.dumps(callback)}"
+    run("fit", "--config", str(config), "--run_dir", "one", people, text, cwd=tmp_path)
+    run("fit", "--config", str(config), "--run_dir", "two", people, text, *TWO, cwd=tmp_path)
     assert json.loads((tmp_path / "two" / "environment.json").read_text())["world_size"] == 2
     assert_equal_runs(tmp_path / "one", tmp_path / "two")
     social = [
@@ -59,6 +65,12 @@ def test_two_processes_train_what_one_does(config: Path, tmp_path: Path) -> None
     ]
     assert len(social[0]) == 2 * 2  # two evaluations by two attributes
     assert social[1] == pytest.approx(social[0], abs=0.02)
+    sync = [
+        [float(row["value"]) for row in rows(tmp_path / name / "records.csv") if row["name"] == "sync"]
+        for name in ("one", "two")
+    ]
+    assert len(sync[0]) == 2 * 3  # two evaluations of two styles and their mean
+    assert sync[1] == pytest.approx(sync[0], abs=0.02)
 
 
 def test_a_cell_of_a_sweep_may_train_on_two_processes(config: Path, tmp_path: Path) -> None:

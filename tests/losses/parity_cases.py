@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from losses import (
+    AntiSync,
     AttributeAdversary,
     ConstrainedGap,
     CounterfactualContrast,
@@ -25,6 +26,7 @@ from losses import (
     KeepStart,
     Loss,
     OHDMargins,
+    OverlayInvariance,
     PairwiseSoftmax,
     PromptAdversary,
     RankHinge,
@@ -36,12 +38,13 @@ from losses import (
     SpuriousPrompts,
     TwinConsistency,
     TwoSourceContrastive,
+    TypographicNegative,
 )
 from models.gather import gather_with_gradient
 
 ROWS, PIXELS, WIDTH = 24, 9, 6
-PEOPLE, PROMPTS, GROUPS = 20, 5, 3
-ENCODED = ("pixels", "tokens", "twin", "people", "queries", "edit", "edit_tokens", "edit_prompt")
+PEOPLE, PROMPTS, GROUPS, WORDS = 20, 5, 3, 7
+ENCODED = ("pixels", "tokens", "twin", "people", "queries", "edit", "edit_tokens", "edit_prompt", "words", "spelt")
 
 OPTIONS: dict[type[Loss], list[dict[str, Any]]] = {
     InfoNCE: [{"duplicates": name, "chunk": chunk} for name in ("mask", "positive", "negative") for chunk in (0, 5)],
@@ -89,6 +92,9 @@ OPTIONS: dict[type[Loss], list[dict[str, Any]]] = {
     HardNegativeCaptions: [{}],
     OHDMargins: [{}, {"rows": "caption", "sign": "below", "tau1": 5.0, "tau2": 5.0}],
     SpuriousPrompts: [{}],
+    OverlayInvariance: [{}, {"target": "anchor"}],
+    TypographicNegative: [{}, {"against": "caption"}, {"against": "prompt"}, {"calibrated": True}],
+    AntiSync: [{}, {"side": "image"}, {"side": "text"}, {"floor": "moving"}],
 }
 # "uneven": pairs sit mostly on rank 0, none on the second quarter, and most groups of people too; "one": a single pair,
 # one generated anchor besides, one person of another group than the rest; "none": no pair, photos only, people of one
@@ -142,7 +148,10 @@ def global_batch(name: str) -> dict[str, Tensor]:
     people, queries = PEOPLE, PROMPTS + 2 * GROUPS
     moved = F.normalize(torch.randn(people + queries, WIDTH, generator=generator, dtype=torch.float64), dim=1)
     edit, edit_tokens, edit_prompt = torch.randn(3, ROWS, PIXELS, generator=generator, dtype=torch.float64)
+    words, spelt = torch.randn(2, WORDS, PIXELS, generator=generator, dtype=torch.float64)
     return {
+        "words": words,
+        "spelt": spelt,
         "edit": edit,
         "edit_tokens": edit_tokens,
         "edit_prompt": edit_prompt,
@@ -180,12 +189,12 @@ def value_and_gradients(case: tuple[type[Loss], int, str], rank: int, world: int
     rows = slice(rank * size, (rank + 1) * size)
     person_rows = slice(rank * PEOPLE // world, (rank + 1) * PEOPLE // world)
     twin_row = batch["has_twin"][rows].nonzero().flatten()
-    # Anchors, the drawn twins and people in one forward, as the module does.
+    # Anchors, the drawn twins, people and words in one forward, as the module does.
     drawn = [batch[name][rows][twin_row] for name in ("twin", "edit")]
     encoded = F.normalize(
-        torch.cat([batch["pixels"][rows], *drawn, batch["people"][person_rows]]) @ towers.image, dim=1
+        torch.cat([batch["pixels"][rows], *drawn, batch["people"][person_rows], batch["words"]]) @ towers.image, dim=1
     )
-    *drawn, person = encoded[size:].split([len(twin_row), len(twin_row), PEOPLE // world])
+    *drawn, person, word = encoded[size:].split([len(twin_row), len(twin_row), PEOPLE // world, WORDS])
     nothing = torch.zeros(size, WIDTH, dtype=torch.float64)
     twin, edit = (nothing.index_copy(0, twin_row, part) for part in drawn)
     said = [batch[name][rows][twin_row] for name in ("edit_tokens", "edit_prompt")]
@@ -205,6 +214,8 @@ def value_and_gradients(case: tuple[type[Loss], int, str], rank: int, world: int
         person=gather_with_gradient(person),
         prompt=queries[:PROMPTS],
         group_prompt=queries[PROMPTS:],
+        word_image=word,
+        word_text=F.normalize(batch["spelt"] @ towers.text, dim=1),
         rows=rows,
         person_rows=person_rows,
         step=2,

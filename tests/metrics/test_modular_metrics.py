@@ -16,10 +16,20 @@ from bias_train.metrics.functional.object.questions import Queries, Questions, a
 from bias_train.metrics.functional.retrieval import retrieval
 from bias_train.metrics.functional.social.word_bias import word_bias
 from bias_train.metrics.functional.source import source_bias
+from bias_train.metrics.functional.text.questions import (
+    Attacks,
+    Erasures,
+    Overlays,
+    Pairs,
+    TextQuestions,
+    Words,
+    text_answers,
+)
 from bias_train.metrics.object import ObjectDecorrelation
 from bias_train.metrics.retrieval import RetrievalMetrics
 from bias_train.metrics.social import SocialBias
 from bias_train.metrics.source import SourceBias
+from bias_train.metrics.text import TextSpotting
 from bias_train.stats import Bootstrap
 
 PAIRS, CAPTIONS = 15, 2
@@ -54,6 +64,22 @@ def questions() -> Questions:
     return Questions(tuple("abcd"), asked, None, texts, texts // CAPTIONS, pictures, pictures, ((0, 1),))
 
 
+def text_questions() -> TextQuestions:
+    """The second half of the pictures are the first with a word on them, and stand for all else that is asked."""
+    pictures, texts = np.arange(PAIRS), np.arange(PAIRS * CAPTIONS)
+    own, first, no_word = texts // CAPTIONS, texts[::CAPTIONS], np.where(pictures % 4 == 0, -1, (pictures + 1) % PAIRS)
+    some = np.where(pictures % 3 == 0, -1, pictures)
+    captions = (pictures, texts, own)
+    return TextQuestions(
+        Pairs(pictures, pictures, texts, own),
+        Words(("white/black", "black/white"), np.stack([pictures, pictures + PAIRS]), first),
+        Overlays(pictures, pictures + PAIRS, first[::-1].copy(), *captions),
+        Pairs(pictures + PAIRS, pictures % 5, texts, own % 5),
+        Attacks(pictures + PAIRS, some, pictures, no_word, pictures, first),
+        (("RSA", Erasures(pictures, pictures + PAIRS, some, *captions, without_text=2)),),
+    )
+
+
 def metrics() -> dict[str, EmbeddingMetric]:
     return {
         "pair": SourceBias(mode="paper", bootstrap=Bootstrap(50)),
@@ -64,6 +90,7 @@ def metrics() -> dict[str, EmbeddingMetric]:
         "retrieval": RetrievalMetrics(bootstrap=Bootstrap(50)),
         "social": SocialBias(3, (4,), bootstrap=Bootstrap(50), floor_draws=50),
         "object": ObjectDecorrelation(questions(), ks=(1, 4), bootstrap=Bootstrap(50)),
+        "text": TextSpotting(text_questions(), ks=(1, 4), bootstrap=Bootstrap(50)),
     }  # fmt: skip
 
 
@@ -79,6 +106,8 @@ def functional() -> dict[str, list[Any]]:
         "social": word_bias(*ids[:2], data["image_group"], 3, ks=(4,), bootstrap=Bootstrap(50),
                             floor_draws=50).figures(),
         "object": answers(questions(), data["image"], data["text"], ks=(1, 4), bootstrap=Bootstrap(50)).figures(),
+        "text": text_answers(text_questions(), data["image"], data["text"], ks=(1, 4),
+                             bootstrap=Bootstrap(50)).figures(),
     }  # fmt: skip
 
 
@@ -93,7 +122,7 @@ def feed(metric: EmbeddingMetric, *, images: torch.Tensor | None = None, texts: 
         metric.update(text=data["text"][texts], query_id=texts, **columns)
 
 
-@pytest.mark.parametrize("name", ["pair", "label", "retrieval", "social", "object"])
+@pytest.mark.parametrize("name", ["pair", "label", "retrieval", "social", "object", "text"])
 def test_pieces_in_any_order_with_repeats_equal_the_function(name: str) -> None:
     metric = metrics()[name]
     order = torch.randperm(2 * PAIRS, generator=torch.Generator().manual_seed(1))
@@ -174,6 +203,12 @@ class TestErrors:
         metric.reset()
         metric.update(image=self.eye, image_id=self.ids, text=self.eye, query_id=self.ids)
         with pytest.raises(ValueError, match="image has 2 rows, but row 29 is asked for"):
+            metric.compute()
+
+    def test_rows_of_text_questions_that_are_missing(self) -> None:
+        metric = TextSpotting(text_questions())
+        metric.update(image=self.eye, image_id=self.ids, text=self.eye, query_id=self.ids)
+        with pytest.raises(ValueError, match="image has 2 rows, but row 14 is asked for"):
             metric.compute()
 
     def test_slots_for_some_queries_only(self) -> None:

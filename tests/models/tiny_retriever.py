@@ -46,11 +46,13 @@ def make_batch(
     seed: int = 0,
     people: tuple[int, ...] | None = None,
     edits: tuple[int, ...] | None = None,
+    words: int = 0,
 ) -> dict[str, Any]:
     """A training batch; row i has the i-th caption, and the rows in ``twins`` have a generated twin.
 
     Beside them stand people of these groups, where any are given; their second attribute is whether a group is 0. The
-    rows in ``edits`` carry an edit, pasted in where the row is odd, whose caption is that of the next row.
+    rows in ``edits`` carry an edit, pasted in where the row is odd, whose caption is that of the next row. The first
+    ``words`` captions' last words go along as rendered ones.
     """
     side = retriever.image_size[0]
     captions = [CAPTIONS[i % len(CAPTIONS)] for i in range(size)]
@@ -71,6 +73,10 @@ def make_batch(
             "edit_added": row % 2 == 1,
             "edit_caption_id": (row + 1) % len(CAPTIONS),
         }
+    if words:
+        spelt = [caption.split()[-1] for caption in CAPTIONS[:words]]
+        pictures = random_images(words, side, seed + 4)
+        beside |= {"word": pictures, "word_tokens": retriever.tokenize(spelt), "word_text": spelt}
     return beside | {
         "image": random_images(size, side, seed),
         "tokens": retriever.tokenize(captions),
@@ -87,7 +93,8 @@ def make_batch(
 
 def rows_of(batch: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
     """The part of a batch that one rank gets."""
-    part = {k: v[start:stop] for k, v in batch.items() if not k.startswith(("twin", "person", "edit"))}
+    part = {k: v[start:stop] for k, v in batch.items() if not k.startswith(("twin", "person", "edit", "word"))}
+    part |= {k: v for k, v in batch.items() if k.startswith("word")}  # the same on all ranks
     each = (stop - start) * len(batch.get("person", ())) // len(batch["image"])
     first = start // (stop - start) * each
     part |= {k: v[first : first + each] for k, v in batch.items() if k.startswith("person")}

@@ -1,0 +1,209 @@
+"""``bias-train audit text``: whether a retriever reads the words in a picture instead of seeing it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bias_train.cli.inputs import add_retriever, device_of, for_run, positive, retriever_of, subject_of
+from bias_train.cli.terminal import wide_console
+from bias_train.errors import RunError
+
+if TYPE_CHECKING:
+    from bias_train.audit.text.options import TextOptions
+    from bias_train.audit.text.outcome import TextOutcome
+    from bias_train.audit.text.rendering import Rendering
+    from bias_train.audit.text.run import Vectors
+    from bias_train.audit.text.text_set import TextSet
+
+
+def add_text(commands: Any) -> None:
+    """Add the subcommand to the parsers of ``bias-train audit``."""
+    audit = commands.add_parser(
+        "text",
+        help="does it read the words in a picture instead of seeing it?",
+        description="Does a retriever read the words in a picture instead of seeing it? Asks with rendered words, with "
+        "wrong words on pictures, with labelled typographic attacks and with pictures whose text was removed; beside "
+        "them stands whether it can still read where that is asked for. Writes audit.json, figures.parquet and "
+        "report.html into a folder, and tables on the terminal.",
+        epilog="Example: bias-train audit text --run runs/a --shards shards/overlay --reading shards/signs "
+        "--attack shards/rta100 --against runs/b",
+    )
+    add_retriever(audit)
+    pictures = audit.add_argument_group("the pictures")
+    pictures.add_argument(
+        "--shards", nargs="+", default=[], metavar="SET",
+        help="pictures with overlay or erased views, from bias-train synthesize overlay and erase",
+    )  # fmt: skip
+    pictures.add_argument(
+        "--pairs", nargs="+", default=[], metavar="SET",
+        help="ordinary pictures and captions (default: the clean pictures of --shards)",
+    )  # fmt: skip
+    pictures.add_argument(
+        "--reading", nargs="+", default=[], metavar="SET", help="pictures whose captions are about the text in them"
+    )
+    pictures.add_argument(
+        "--attack", nargs="+", default=[], metavar="SET", help="labelled pictures with a wrong word on them"
+    )
+    pictures.add_argument(
+        "--query", default="a photo of a {word}", metavar="TEXT",
+        help="how a written word is asked for (default: 'a photo of a {word}'; '{word}' asks for the bare word)",
+    )  # fmt: skip
+    pictures.add_argument(
+        "--label-prompt", default="a photo of a {label}", metavar="TEXT", help="how a class of --attack is asked for"
+    )
+    pictures.add_argument("--limit", type=positive, metavar="N", help="at most N pictures of each, drawn at random")
+    pictures.add_argument("--batch-size", type=positive, default=64, metavar="N")
+    pictures.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes")
+    pictures.add_argument("--device", default="auto", help="cpu, cuda or auto (the default)")
+    pictures.add_argument("--seed", type=int, default=0)
+    words = audit.add_argument_group("rendered words")
+    words.add_argument(
+        "--words", metavar="FILE", help="one a line, or the first column of a CSV (default: our own list)"
+    )
+    words.add_argument(
+        "--word-limit", type=int, default=1000, metavar="N",
+        help="at most N words, evenly spread over the list (default: 1000; 0: render none)",
+    )  # fmt: skip
+    words.add_argument(
+        "--styles", nargs="+", metavar="STYLE", help="background/ink, such as white/black (default: the paper's four)"
+    )
+    words.add_argument(
+        "--word-prompt", default="{word}", metavar="TEXT", help="how a word is asked for (default: bare)"
+    )
+    words.add_argument("--font", default="dejavu-sans", metavar="NAME", help="(default: dejavu-sans)")
+    words.add_argument(
+        "--canvas", type=positive, default=224, metavar="PIXELS", help="side of the canvas (default: 224)"
+    )
+    words.add_argument(
+        "--points", type=float, metavar="PIXELS", help="height of the letters (default: 32 of 224, in proportion)"
+    )
+    words.add_argument(
+        "--word-y", type=float, default=0.5, metavar="Y",
+        help="where rendered words stand, as a share of the canvas's height (default: 0.5, the middle)",
+    )  # fmt: skip
+    words.add_argument("--fit", action="store_true", help="shrink words that are cut off otherwise")
+    figures = audit.add_argument_group("figures and statistics")
+    figures.add_argument(
+        "--k", type=positive, nargs="+", default=[1, 5, 10], metavar="K",
+        help="cut-offs of retrieval; the first leads (default: 1 5 10)",
+    )  # fmt: skip
+    figures.add_argument("--resamples", type=int, default=2000, metavar="N", help="bootstrap resamples (default: 2000)")
+    figures.add_argument("--level", type=float, default=0.95, help="of the intervals (default: 0.95)")
+    figures.add_argument(
+        "--against", type=Path, metavar="RUN", help="the run folder of another retriever: give this minus that"
+    )
+    output = audit.add_argument_group("output")
+    output.add_argument("--output", type=Path, metavar="DIR", help="default: audits/<name of what is audited>-text")
+    output.add_argument("--json", metavar="-", choices=("-",), help="print the JSON and nothing else")
+    output.add_argument("--title", help="heading of the report")
+    audit.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit code.
+
+    Raises:
+        RunError: for options that contradict each other or name nothing.
+        DataError: for shards or words that cannot be read.
+        ModelError: for a retriever that cannot be loaded.
+    """
+    from bias_train.audit.text.outcome import write_text_audit
+    from bias_train.audit.text.run import audit_text
+    from bias_train.audit.text.text_set import text_set
+    from bias_train.reports.text_audit import write_text_report
+
+    chosen = _options(options)
+    if options.against is not None and not (options.against / "config.yaml").is_file():
+        raise RunError(f"--against {options.against}: is no run folder, it has no config.yaml")
+    if not options.shards and not options.pairs:
+        raise RunError("name pictures with captions: --shards SET with overlay or erased views, or --pairs SET")
+    asked = text_set(
+        options.shards,
+        rendering=_rendering(options),
+        pairs=options.pairs,
+        reading=options.reading,
+        attack=options.attack,
+        query=options.query,
+        label_prompt=options.label_prompt,
+        limit=options.limit,
+        seed=options.seed,
+    )
+    name = subject_of(options, None)
+    outcome = audit_text(
+        asked,
+        _embedded(asked, options),
+        chosen,
+        against=_against(asked, options),
+        title=options.title or name,
+        inputs=_inputs(options),
+    )
+    folder = options.output or Path("audits") / f"{name}-text"
+    write_text_audit(outcome, folder)
+    write_text_report(outcome, folder / "report.html")
+    if options.json:
+        print(json.dumps(outcome.document(), indent=1, allow_nan=False))
+        return 0
+    _print(outcome, folder)
+    return 0
+
+
+def _options(options: argparse.Namespace) -> TextOptions:
+    from bias_train.audit.text.options import TextOptions
+    from bias_train.stats import Bootstrap
+
+    try:
+        bootstrap = Bootstrap(options.resamples, options.level, "percentile", options.seed)
+    except ValueError as error:
+        raise RunError(f"{error}") from error
+    return TextOptions(ks=tuple(options.k), bootstrap=bootstrap)
+
+
+def _rendering(options: argparse.Namespace) -> Rendering | None:
+    from bias_train.audit.text.rendering import Rendering, limited
+    from datamodules.lettering.canvas import STYLES
+    from datamodules.lettering.words import load_words
+
+    if options.word_limit < 1:
+        return None
+    return Rendering(
+        limited(load_words(options.words), options.word_limit),
+        styles=tuple(options.styles or STYLES),
+        size=options.canvas,
+        points=options.points,
+        font=options.font,
+        fit=options.fit,
+        y=options.word_y,
+        prompt=options.word_prompt,
+    )
+
+
+def _embedded(asked: TextSet, options: argparse.Namespace) -> Vectors:
+    from bias_train.audit.text.text_set import embed_text_set
+
+    return embed_text_set(
+        retriever_of(options), asked, batch_size=options.batch_size, workers=options.workers, device=device_of(options)
+    )
+
+
+def _against(asked: TextSet, options: argparse.Namespace) -> Vectors | None:
+    if options.against is None:
+        return None
+    return _embedded(asked, for_run(options, options.against))
+
+
+def _inputs(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("run", "model", "model_config", "hf_model", "pretrained", "ablate", "class_prefix", "shards", "pairs",
+             "reading", "attack", "words", "word_limit", "limit", "seed", "against")  # fmt: skip
+    given = {name: getattr(options, name) for name in names}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items() if value}
+
+
+def _print(outcome: TextOutcome, folder: Path) -> None:
+    from bias_train.audit.text.table import terminal
+
+    console = wide_console()
+    console.print(terminal(outcome))
+    console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)

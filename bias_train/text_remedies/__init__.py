@@ -1,0 +1,1 @@
+"""Remedies against reading instead of seeing, side by side: what each takes away, and what it costs."""
