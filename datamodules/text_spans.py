@@ -1,4 +1,4 @@
-"""Text that stands in a picture: what is written, and where. The schema of ``text`` in a sample's or view's meta."""
+"""Text of a picture: what is written, and where. The schema of ``text`` and ``removed`` in a meta."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from datamodules.errors import DataError
 
-META = "text"  # where a sample's meta, or a view's, has the text of its picture
+META = "text"  # where a sample's meta, or a view's, has the text that stands in its picture
+REMOVED = "removed"  # where the meta of a view has the text that was taken out of the picture, and stands there no more
 
 Point = tuple[float, float]
 
@@ -35,7 +36,7 @@ class Span:
 
 @dataclass(frozen=True)
 class PictureText:
-    """All text that is known to stand in one picture.
+    """All text that is known to stand in one picture, or to have been taken out of it.
 
     Attributes:
         size: width and height of the picture in pixels, to which the spans' corners refer.
@@ -52,7 +53,7 @@ class PictureText:
         return tuple(word for span in self.spans for word in span.text.split())
 
     def to_json(self) -> dict[str, Any]:
-        """The object that stands under ``text`` in a meta."""
+        """The object that stands under ``text``, or under ``removed``, in a meta."""
         return {
             "size": list(self.size),
             "engine": self.engine,
@@ -67,12 +68,13 @@ class PictureText:
         }
 
     @classmethod
-    def from_meta(cls, meta: Mapping[str, Any], where: str) -> PictureText | None:
+    def from_meta(cls, meta: Mapping[str, Any], where: str, field: str = META) -> PictureText | None:
         """Read what ``to_json`` wrote; None where a meta says nothing of text.
 
         Args:
             meta: of a sample or a view.
             where: names it, for the error.
+            field: ``META`` for what stands in the picture, ``REMOVED`` for what was taken out of it.
 
         Raises:
             DataError: if it does not follow the schema.
@@ -83,7 +85,7 @@ class PictureText:
             >>> PictureText.from_meta({"text": text.to_json()}, "sample 'a'") == text, span.area()
             (True, 32.0)
         """
-        found = meta.get(META)
+        found = meta.get(field)
         if found is None:
             return None
         try:
@@ -94,7 +96,7 @@ class PictureText:
             return cls((int(width), int(height)), spans, _string(found["engine"]))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
-                f"{where}, field 'text': must hold size, engine and spans with text and quad ({error!r})"
+                f"{where}, field {field!r}: must hold size, engine and spans with text and quad ({error!r})"
             ) from error
 
 

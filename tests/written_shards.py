@@ -80,7 +80,7 @@ def write_erased(folder: Path, count: int = 8) -> Path:
             drawn, text, _ = lettered(picture(number), word)
             if empty:
                 drawn, text = picture(number), PictureText((SIDE, SIDE), (), "written").to_json()
-            told = {"text": text, "engine": "rapidocr 1.4"}
+            told = {"removed": text, "engine": "rapidocr 1.4"}
             edits = {"erased": picture(number), "control-erased": picture(number + 1)}
             if co and not empty:
                 edits |= {"erased-caption": picture(number), "control-erased-caption": drawn}
@@ -101,17 +101,17 @@ def write_signs(folder: Path, count: int = 9) -> Path:
     return folder
 
 
-def write_attacked(folder: Path, count: int = 9, *, clean: bool = True) -> Path:
-    """Labelled pictures with a wrong word, which is another label; half of them with the picture before."""
+def write_attacked(folder: Path, count: int = 9, *, clean: bool = True, edit: str = "clean") -> Path:
+    """Labelled pictures with a wrong word, which is another label; half of them with the picture without it."""
     with ShardWriter(folder) as writer:
         for number in range(400, 400 + count):
             label, word = THINGS[number % len(THINGS)], THINGS[(number + 1) % len(THINGS)]
             drawn, _, _ = lettered(picture(number), word)
             both = clean and number % 2 == 0
-            views = {"clean": View("real", None, {"edit": "clean"})} if both else {}
+            views = {edit: View("real", None, {"edit": edit})} if both else {}
             sample = Sample(f"attacked-{number}", (), label=label, views=views,
                             meta={"written": {"kind": "misleading", "word": word.upper()}})  # fmt: skip
-            writer.write(sample, drawn, {"clean": picture(number)} if both else {})
+            writer.write(sample, drawn, {edit: picture(number)} if both else {})
         writer.write(Sample("plain", (), label="dog"), picture(7))
         writer.write(Sample("own", (), label="dog", meta={"written": {"kind": "misleading", "word": "Dog!"}}),
                      picture(8))  # fmt: skip

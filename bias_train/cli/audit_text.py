@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bias_train.audit.text.rendering import Rendering
     from bias_train.audit.text.run import Vectors
     from bias_train.audit.text.text_set import TextSet
+    from bias_train.text_remedies.blur import OcrBlur
 
 
 def add_text(commands: Any) -> None:
@@ -45,7 +46,12 @@ def add_text(commands: Any) -> None:
         "--reading", nargs="+", default=[], metavar="SET", help="pictures whose captions are about the text in them"
     )
     pictures.add_argument(
-        "--attack", nargs="+", default=[], metavar="SET", help="labelled pictures with a wrong word on them"
+        "--attack",
+        nargs="+",
+        default=[],
+        metavar="SET",
+        help="labelled pictures with a wrong word on them; "
+        "beside them the same without it, the views clean, or else erased",
     )
     pictures.add_argument(
         "--query", default="a photo of a {word}", metavar="TEXT",
@@ -54,6 +60,10 @@ def add_text(commands: Any) -> None:
     pictures.add_argument(
         "--label-prompt", default="a photo of a {label}", metavar="TEXT", help="how a class of --attack is asked for"
     )
+    pictures.add_argument(
+        "--ocr", choices=("rapidocr", "tesseract"), help="read every picture, rendered words too, by this engine and "
+        "blur what it finds before the retriever sees it (not for --against): the remedy at query time; takes long",
+    )  # fmt: skip
     pictures.add_argument("--limit", type=positive, metavar="N", help="at most N pictures of each, drawn at random")
     pictures.add_argument("--batch-size", type=positive, default=64, metavar="N")
     pictures.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes")
@@ -120,6 +130,7 @@ def run(options: argparse.Namespace) -> int:
         raise RunError(f"--against {options.against}: is no run folder, it has no config.yaml")
     if not options.shards and not options.pairs:
         raise RunError("name pictures with captions: --shards SET with overlay or erased views, or --pairs SET")
+    blur = _blur(options)
     asked = text_set(
         options.shards,
         rendering=_rendering(options),
@@ -131,14 +142,14 @@ def run(options: argparse.Namespace) -> int:
         limit=options.limit,
         seed=options.seed,
     )
-    name = subject_of(options, None)
+    name = subject_of(options, None) + ("" if blur is None else f"-{options.ocr}")
     outcome = audit_text(
         asked,
-        _embedded(asked, options),
+        _embedded(asked, options, blur),
         chosen,
         against=_against(asked, options),
         title=options.title or name,
-        inputs=_inputs(options),
+        inputs=_inputs(options) | ({} if blur is None else {"ocr": blur.describe()}),
     )
     folder = options.output or Path("audits") / f"{name}-text"
     write_text_audit(outcome, folder)
@@ -180,12 +191,25 @@ def _rendering(options: argparse.Namespace) -> Rendering | None:
     )
 
 
-def _embedded(asked: TextSet, options: argparse.Namespace) -> Vectors:
-    from bias_train.audit.text.text_set import embed_text_set
+def _blur(options: argparse.Namespace) -> OcrBlur | None:
+    """What reads and blurs; says at once what is not installed."""
+    if options.ocr is None:
+        return None
+    from bias_train.text_remedies.blur import OcrBlur
 
-    return embed_text_set(
-        retriever_of(options), asked, batch_size=options.batch_size, workers=options.workers, device=device_of(options)
-    )
+    return OcrBlur.of(options.ocr)
+
+
+def _embedded(asked: TextSet, options: argparse.Namespace, blur: OcrBlur | None = None) -> Vectors:
+    from bias_train.audit.text.text_set import embed_text_set
+    from bias_train.embed import embed_texts
+    from bias_train.text_remedies.changed import embed_changed
+
+    retriever, device = retriever_of(options), device_of(options)
+    if blur is None:
+        return embed_text_set(retriever, asked, batch_size=options.batch_size, workers=options.workers, device=device)
+    image = embed_changed(retriever, asked, blur, batch_size=options.batch_size, workers=options.workers, device=device)
+    return image, embed_texts(retriever, asked.texts, device=device)
 
 
 def _against(asked: TextSet, options: argparse.Namespace) -> Vectors | None:

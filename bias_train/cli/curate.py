@@ -81,6 +81,10 @@ def _add_text(commands: Any) -> None:
     )  # fmt: skip
     words.add_argument("--min-confidence", type=float, metavar="X", help="of what a reader finds (default: 0.5)")
     words.add_argument(
+        "--max-letter-area", type=float, metavar="SHARE", help="leave out what a reader finds whose letters each take "
+        "more of the picture, where rarely any is; 1 keeps all (default: 0.2)",
+    )  # fmt: skip
+    words.add_argument(
         "--fuzzy", type=float, metavar="T", help="fuzzy CoTR too: words whose normalised Levenshtein similarity is at "
         "least T, in (0, 1], count as the same; the paper gives no T",
     )  # fmt: skip
@@ -145,14 +149,16 @@ def _text(options: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     make_reader, about = None, {"name": KNOWN}
+    names = ("min_confidence", "max_letter_area")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if options.reader != KNOWN:
         from datamodules.ocr.engine import ReaderOptions, reader_of
 
-        chosen = ReaderOptions() if options.min_confidence is None else ReaderOptions(options.min_confidence)
+        chosen = ReaderOptions(**given)
         make_reader = partial(reader_of, options.reader, chosen)
         about = make_reader().describe()  # says at once what is not installed
-    elif options.min_confidence is not None:
-        raise RunError("--min-confidence: is of an engine that reads; --reader known has none")
+    elif given:
+        raise RunError(f"--{next(iter(given)).replace('_', '-')}: is of an engine that reads; --reader known has none")
     scorer = _scorer(options)
     settings = CurationSettings(
         about,

@@ -33,7 +33,8 @@ def add_erase(commands: Any) -> None:
         description="Find the text in every picture, and write shards that hold the old samples with new views: all "
         "text taken out (erased), only the words that a caption says (erased-caption), and for each as many polygons "
         "filled that other pictures of the shard have (control-...). What was found stands in the samples' meta, as "
-        "'text'. Work may be killed at any moment: the same command goes on.",
+        "'text', and what was taken out in the views' meta, as 'removed'. Work may be killed at any moment: the same "
+        "command goes on.",
         epilog="Example: bias-train synthesize erase shards/photos shards/photos-erased --reader rapidocr --workers 8",
     )
     parser.add_argument("shards", metavar="SHARDS", help="folder or URL of the pictures' shards")
@@ -80,6 +81,8 @@ def add_reader(parser: argparse.ArgumentParser, readers: tuple[str, ...] = ("rap
                        "text (default: 0.5)")  # fmt: skip
     group.add_argument("--shorter-side", type=int, default=448, metavar="PIXELS", help="smaller pictures are enlarged "
                        "to it before they are read; 0 never (default: 448)")  # fmt: skip
+    group.add_argument("--max-letter-area", type=float, default=0.2, metavar="SHARE", help="leave out text whose "
+                       "letters each take more of the picture, where few are real; 1: all (default: 0.2)")  # fmt: skip
     group.add_argument("--text-cache", type=Path, metavar="DIR", help="keep what was read there, for other commands "
                        "and later runs")  # fmt: skip
 
@@ -94,7 +97,10 @@ def reader_of_options(options: argparse.Namespace) -> TextReader | None:
         return None
     from datamodules.ocr import ReaderOptions, reader_of
 
-    return reader_of(options.reader, ReaderOptions(options.min_confidence, options.shorter_side))
+    return reader_of(
+        options.reader,
+        ReaderOptions(options.min_confidence, options.shorter_side, max_letter_area=options.max_letter_area),
+    )
 
 
 def run(options: argparse.Namespace) -> int:

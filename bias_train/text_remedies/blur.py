@@ -34,6 +34,13 @@ class OcrBlur:
         """The engine and its version."""
         return str(self.reader.name)
 
+    def describe(self) -> dict[str, Any]:
+        """All that decides how a picture is changed: the engine with its options, and the blur."""
+        from datamodules.ocr.blur import DILATION
+        from datamodules.ocr.fill import BlurFill
+
+        return {"reader": self.reader.describe(), "fill": BlurFill().describe(), "dilation": DILATION}
+
     def __call__(self, image: Picture) -> Picture:
         """Uint8 [H, W, 3] to the same, blurred where the engine has read something."""
         from datamodules.ocr.blur import read_and_blur

@@ -172,7 +172,11 @@ class CurationJob:
         for index in self.indexes:
             examiner = partial(Examiner, index, self.make_reader, self.settings.fuzzy, self.settings.normalise)
             size = (0, 0) if self.scorer is None else self.scorer.image_size
-            with Crew(examiner, self.workers) as examine, Crew(partial(Renderer, index, size), self.workers) as render:
+            renderer = partial(Renderer, index, size)
+            with (
+                Crew(examiner, self.workers, partial(_of_task, index)) as examine,
+                Crew(renderer, self.workers, partial(_of_plans, index)) as render,
+            ):
                 for shard, info in enumerate(index.shards):
                     if not info.samples:
                         continue
@@ -268,6 +272,21 @@ class CurationJob:
             shape = (len(VARIANTS), len(plan.captions))
             found.append(by_row.get(plan.row) if kept is None else np.frombuffer(kept, dtype=np.float32).reshape(shape))
         return found
+
+
+def _of_task(index: ShardIndex, task: tuple[Any, ...]) -> str:
+    return _samples(index, task[0])
+
+
+def _of_plans(index: ShardIndex, plans: Sequence[ScorePlan]) -> str:
+    return _samples(index, [plan.row for plan in plans])
+
+
+def _samples(index: ShardIndex, rows: Sequence[int]) -> str:
+    """Name some samples of one shard."""
+    shard = index.shards[int(index.shard[rows[0]])].name
+    first, last = index.keys[rows[0]], index.keys[rows[-1]]
+    return f"{shard}, samples {first!r} to {last!r}" if first != last else f"{shard}, sample {first!r}"
 
 
 def _write_part(path: Path, table: pa.Table) -> None:

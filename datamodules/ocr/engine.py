@@ -28,6 +28,9 @@ class ReaderOptions:
             given in the picture's own pixels all the same): small letters are found better, large pictures take longer.
             0 enlarges nothing.
         longer_side: no picture is read with a longer side of more pixels: larger ones are shrunk before.
+        max_letter_area: pieces of text whose letters and digits take more than this share of the picture each, in
+            (0, 1], are left out (ours): engines see single letters as large as the picture in sand, walls and faces.
+            1 leaves none out.
         threads: of the engine.
 
     Raises:
@@ -37,6 +40,7 @@ class ReaderOptions:
     min_confidence: float = 0.5
     shorter_side: int = 448
     longer_side: int = 2000
+    max_letter_area: float = 0.2
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -48,6 +52,8 @@ class ReaderOptions:
             raise DataError(
                 f"longer_side {self.longer_side}: must be 64 pixels or more, and not less than shorter_side"
             )
+        if not 0 < self.max_letter_area <= 1:
+            raise DataError(f"max_letter_area {self.max_letter_area}: is a share of the picture, in (0, 1]")
         if self.threads < 1:
             raise DataError(f"threads {self.threads}: must be 1 or more")
 
@@ -143,6 +149,24 @@ def span_of(text: str, quad: Any, confidence: float, scale: float) -> Span | Non
         return None
     a, b, c, d = (_point(corner, scale) for corner in np.asarray(quad, dtype=np.float64))
     return Span(text, (a, b, c, d), float(min(max(confidence, 0.0), 1.0)))
+
+
+def has_likely_size(span: Span, image: Picture, options: ReaderOptions) -> bool:
+    """Whether the letters of a piece of text are not too large to be any, see ``ReaderOptions.max_letter_area``.
+
+    Args:
+        span: corners in pixels of the picture.
+        image: [H, W, 3], the whole picture.
+        options: how it was read.
+
+    >>> huge = Span("M", ((0, 0), (90, 0), (90, 90), (0, 90)))
+    >>> image = np.zeros((100, 100, 3), np.uint8)
+    >>> has_likely_size(huge, image, ReaderOptions()), has_likely_size(huge, image, ReaderOptions(max_letter_area=1.0))
+    (False, True)
+    """
+    letters = sum(letter.isalnum() for letter in span.text)
+    most = options.max_letter_area * letters * image.shape[0] * image.shape[1]
+    return options.max_letter_area == 1 or span.area() <= most  # engines' corners may reach past the picture
 
 
 def _point(corner: Any, scale: float) -> Point:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from datamodules.decode import Picture
 from datamodules.errors import DataError
-from datamodules.ocr.engine import ReaderOptions, fitted, is_legible, span_of
+from datamodules.ocr.engine import ReaderOptions, fitted, has_likely_size, is_legible, span_of
 from datamodules.text_spans import Span
 
 _PACKAGES = ("rapidocr", "onnxruntime")
@@ -96,7 +96,7 @@ class RapidOcrReader:
             for text, quad, score in zip(found.txts, found.boxes, found.scores, strict=True)
             if score >= self.options.min_confidence
         )
-        return tuple(span for span in spans if span is not None)
+        return tuple(span for span in spans if span is not None and has_likely_size(span, image, self.options))
 
     def _load(self) -> Any:
         from rapidocr import RapidOCR

@@ -14,7 +14,7 @@ import cv2
 
 from datamodules.decode import Picture
 from datamodules.errors import DataError
-from datamodules.ocr.engine import ReaderOptions, fitted, is_legible, span_of
+from datamodules.ocr.engine import ReaderOptions, fitted, has_likely_size, is_legible, span_of
 from datamodules.text_spans import Span
 
 _PROGRAM = "tesseract"
@@ -79,7 +79,7 @@ class TesseractReader:
             left, top, width, height = (int(row[column]) for column in ("left", "top", "width", "height"))
             quad = ((left, top), (left + width, top), (left + width, top + height), (left, top + height))
             found.append(span_of(row["text"] or "", quad, float(row["conf"]) / 100, scale))
-        return tuple(span for span in found if span is not None)
+        return tuple(span for span in found if span is not None and has_likely_size(span, image, self.options))
 
 
 def _program() -> str:

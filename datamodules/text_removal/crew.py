@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from types import TracebackType
 from typing import Any, TypeVar
 
+from datamodules.dead_worker import dead_worker
+from datamodules.index import ShardIndex
 from datamodules.synthesis.work import Result
 from datamodules.text_removal.editing import TextEditor
 from datamodules.text_removal.planning import Erasure
@@ -43,7 +46,11 @@ class Crew:
             self._pool.shutdown(wait=error is None, cancel_futures=True)
 
     def read(self, rows: Sequence[int]) -> Iterator[tuple[int, PictureText | None]]:
-        """Read the pictures of samples, by their numbers in the index."""
+        """Read the pictures of samples, by their numbers in the index.
+
+        Raises:
+            DataError: if a process ends by itself, naming the samples that were in hand.
+        """
         if self.workers == 1:
             for row in rows:
                 yield row, self._alone().read(row)
@@ -51,7 +58,11 @@ class Crew:
             yield from self._results(read, [(row,) for row in rows])
 
     def edit(self, edits: Sequence[Edit]) -> Iterator[tuple[int, Result]]:
-        """Edit samples."""
+        """Edit samples.
+
+        Raises:
+            DataError: if a process ends by itself, naming the samples that were in hand.
+        """
         if self.workers == 1:
             for one in edits:
                 yield one[0], self._alone().edit(*one)
@@ -70,8 +81,20 @@ class Crew:
                 self.workers, get_context("spawn"), initializer=start_worker, initargs=self._arguments
             )
         futures: dict[Future[_T], int] = {}
-        for call in calls:
-            assert self._pool is not None
-            futures[self._pool.submit(work, *call)] = call[0]
-        for future in as_completed(list(futures)):
-            yield futures.pop(future), future.result()
+        try:
+            for call in calls:
+                assert self._pool is not None
+                futures[self._pool.submit(work, *call)] = call[0]
+            for future in as_completed(list(futures)):
+                made = future.result()
+                yield futures.pop(future), made
+        except BrokenProcessPool as error:
+            raise dead_worker(self._in_hand(futures)) from error
+
+    def _in_hand(self, futures: dict[Future[_T], int]) -> list[str]:
+        """Names of the samples that were worked on: calls are taken in their order."""
+        index: ShardIndex = self._arguments[0]
+        lost = [row for future, row in futures.items() if not future.done() or future.exception() is not None]
+        return [
+            f"{index.shards[int(index.shard[row])].name}, sample {index.keys[row]!r}" for row in lost[: self.workers]
+        ]

@@ -18,7 +18,7 @@ from datamodules.synthesis.photos import Photos
 from datamodules.synthesis.work import Chosen, Result, png
 from datamodules.text_removal.planning import Erasure
 from datamodules.text_removal.settings import EraseSettings
-from datamodules.text_spans import META, PictureText
+from datamodules.text_spans import REMOVED, PictureText
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ class TextEditor:
         if erasure.quads:
             meta["fill"] = self.fill.describe()
         if not erasure.view.startswith("control-"):
-            return meta | {META: PictureText(text.size, erasure.spans, text.engine).to_json()}
+            # Not as its text: that would say that it stands there. What is left is not read again, and not told.
+            return meta | {REMOVED: PictureText(text.size, erasure.spans, text.engine).to_json()}
         polygons = [[[round(x, 1), round(y, 1)] for x, y in quad] for quad in erasure.quads]
         return meta | {"polygons": polygons, "donors": list(erasure.donors)}

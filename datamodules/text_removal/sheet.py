@@ -12,6 +12,7 @@ from datamodules.errors import DataError
 from datamodules.hashing import mix
 from datamodules.index import ShardIndex
 from datamodules.text_removal.settings import VIEWS
+from datamodules.text_spans import REMOVED
 
 _GAP, _LINE, _TEXT_LINES = 8, 16, 2
 _TITLES = {
@@ -65,8 +66,8 @@ def erase_sheet(index: ShardIndex, path: str | Path, *, rows: int = 12, tile: in
             place = (_GAP + column * (tile + _GAP), top)
             paste_picture(sheet, index, sample, pictures.get(view), place, tile, font)
             text = about.captions[0] if not view and about.captions else ""
-            if view in about.views and "text" in about.views[view].meta:
-                gone = [span["text"] for span in about.views[view].meta["text"]["spans"]]
+            if view in about.views and REMOVED in about.views[view].meta:
+                gone = [span["text"] for span in about.views[view].meta[REMOVED]["spans"]]
                 text = f"out: {', '.join(gone)}" if gone else "nothing found"
             for at, line in enumerate(wrapped(draw, font, text, tile, _TEXT_LINES)):
                 draw.text((place[0], top + tile + 2 + at * _LINE), line, "black", font)

@@ -226,6 +226,17 @@ class TestRendering:
         assert record["canvas"] == "224 px, letters of 32 px, long words cut off"
         assert record["sha256"] == hashlib.sha256("\n".join(words).encode()).hexdigest()
 
+    def test_where_words_stand_is_drawn_and_told(self) -> None:
+        rendering = Rendering(("cat", "stop"), styles=("white/black",), y=0.2)
+        for drawn, word in zip(rendering.pictures(np.arange(2), (224, 224)), rendering.words, strict=True):
+            np.testing.assert_array_equal(drawn.permute(1, 2, 0).numpy(), render_word(word, y=0.2).image)
+            rows = np.flatnonzero((drawn[0] < 128).any(dim=1).numpy())
+            assert abs((rows.min() + rows.max() + 1) / 2 - 0.2 * 224) <= 1
+        assert rendering.record()["canvas"] == "224 px, letters of 32 px, long words cut off, at 0.2 of the height"
+        assert "of the height" not in Rendering(("cat", "stop"), y=0.5).record()["canvas"]
+        with pytest.raises(DataError, match=r"y of 2: is a share of the canvas's height"):
+            Rendering(("cat", "stop"), y=2).pictures(np.arange(1), (32, 32))
+
     def test_what_a_font_cannot_write_is_left_out(self) -> None:
         rendering = Rendering(("cat", "猫", "null", "nan"))
         assert rendering.words == ("cat", "null", "nan")  # null and nan are words
@@ -314,6 +325,16 @@ def test_a_sync_score_that_was_gamed_is_called_so(folder: Path) -> None:
     codes = {w.code for w in audit_text(asked, (pushed, text), against=(image, text)).warnings}
     assert "sync_gamed" in codes
     assert "sync_gameable" not in codes
+
+
+def test_an_erased_picture_stands_in_for_one_without_the_word(folder: Path, tmp_path: Path) -> None:
+    erased = write_attacked(tmp_path / "erased", edit="erased")
+    asked = text_set(pairs=[str(folder / "overlaid")], attack=[str(erased)])
+    attacks, keys = asked.questions.attacks, asked.pictures.keys
+    assert attacks is not None
+    clean = [keys[row] for row in attacks.clean if row >= 0]
+    assert clean == [f"attacked-{number}.erased" for number in range(400, 409, 2)]
+    assert asked.counts["attacked pictures compared with an erased one"] == len(clean)
 
 
 def test_attacks_without_clean_pictures_are_said_to_be(folder: Path) -> None:

@@ -126,6 +126,7 @@ def main() -> int:
     parser.add_argument("--engine", nargs="+", choices=ENGINES, default=list(ENGINES), help="default: all")
     parser.add_argument("--min-confidence", type=float, default=ReaderOptions().min_confidence, metavar="X")
     parser.add_argument("--shorter-side", type=int, default=ReaderOptions().shorter_side, metavar="PIXELS")
+    parser.add_argument("--max-letter-area", type=float, default=ReaderOptions().max_letter_area, metavar="SHARE")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N pictures only")
     parser.add_argument("--no-erase", action="store_true", help="do not read once more what was erased")
     add_output(parser)
@@ -134,7 +135,7 @@ def main() -> int:
     about = machine.describe()
     machine.warn_if_busy(about)
     files = list(pictures(options.data, options.limit))
-    reading = ReaderOptions(options.min_confidence, options.shorter_side)
+    reading = ReaderOptions(options.min_confidence, options.shorter_side, max_letter_area=options.max_letter_area)
     found = [measure(engine, files, reading, not options.no_erase) for engine in options.engine]
     head = ["one core", "distance <= 1", "exact", "pieces/picture", "erased", "pictures/s", "cached"]
     rows = [

@@ -25,6 +25,7 @@ from bias_train.records import Record
 from bias_train.tracking.panels import Panel, Section, sections
 from datamodules.errors import DataError
 from datamodules.sample import Sample
+from datamodules.text_spans import Span
 from datamodules.writer import ShardWriter
 
 Train = Callable[..., Path]
@@ -127,6 +128,35 @@ def test_a_run_records_text_spotting_and_is_audited(
             "RSC_net_q50", "reading_t2i_R@5", "change|sync|white/black"} <= set(claims.values)  # fmt: skip
     for key, claimed in claims.values.items():
         assert claimed == ("" if values[key] != values[key] else repr(values[key])), key
+
+
+class Stub:
+    """Finds one word in the upper left quarter of every picture."""
+
+    name = "stub 1"
+
+    def describe(self) -> dict[str, Any]:
+        return {"engine": self.name}
+
+    def read(self, image: Any) -> tuple[Span, ...]:
+        height, width = image.shape[0] / 2, image.shape[1] / 2
+        return (Span("word", ((0.0, 0.0), (width, 0.0), (width, height), (0.0, height))),)
+
+
+def test_pictures_are_read_and_blurred_where_that_is_asked_for(
+    train: Train, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("datamodules.ocr.reader_of", lambda engine: Stub())
+    run = train()
+    asked = ("--run", run, "--shards", material / "overlaid", "--word-limit", "0", "--against", run)
+    assert audit(*asked, "--ocr", "rapidocr", "--output", tmp_path / "blurred") == 0
+    assert audit(*asked, "--output", tmp_path / "plain") == 0
+    blurred, plain = (json.loads((tmp_path / name / "audit.json").read_text()) for name in ("blurred", "plain"))
+    assert blurred["inputs"]["ocr"]["reader"] == {"engine": "stub 1"}
+    assert "ocr" not in plain["inputs"]
+    # The other side of the comparison is the retriever as it is: what differs is the blur alone.
+    assert {figure["value"] for figure in plain["changes"]} <= {0.0, None}
+    assert any(figure["value"] for figure in blurred["changes"])
 
 
 def test_words_alone_and_json(train: Train, material: Path, capsys: pytest.CaptureFixture[str]) -> None:

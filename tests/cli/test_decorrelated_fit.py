@@ -72,7 +72,7 @@ def test_the_command_writes_a_world_with_edits(shards: Path, capsys: pytest.Capt
     assert (shards / "vocabulary.csv").is_file()
     with pytest.raises(SystemExit):
         main(["world", str(shards), "--objects", "--people"])
-    assert "give one of --people and --objects" in capsys.readouterr().err
+    assert "give one of --people, --objects and --text" in capsys.readouterr().err
 
 
 def test_a_stopped_run_on_edits_goes_on_to_the_same_end(train: Train, edited: Path) -> None:

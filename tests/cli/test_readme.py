@@ -45,7 +45,7 @@ def test_shard_commands_parse(command: list[str]) -> None:
     assert not rest or (options.command == "plan" and all(word.startswith("--data.") for word in rest))
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if c[0] in ("audit", "remedy")], ids=" ".join)
+@pytest.mark.parametrize("command", [c for c in commands() if c[0] in ("audit", "curate", "remedy")], ids=" ".join)
 def test_audits_and_remedies_parse(command: list[str]) -> None:
     parser = import_module(COMMANDS[command[0]][1])._parser()
     assert parser.parse_args(command[1:])

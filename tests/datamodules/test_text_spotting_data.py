@@ -236,9 +236,9 @@ def test_workers_and_a_later_start_give_the_same_batches(shards: Path, words: Pa
     assert batches(0, start=2, share=0.3) == batches(0, share=0.3)[2:]
 
 
-@pytest.mark.parametrize("points", [None, 14.0])
-def test_rendered_words_are_the_probes(shards: Path, words: Path, points: float | None) -> None:
-    made = stream(module(shards, words, rendered_words=6, rendered_points=points, overlay_share=0.0))
+@pytest.mark.parametrize(("points", "y"), [(None, 0.5), (14.0, 0.5), (None, 0.25)])
+def test_rendered_words_are_the_probes(shards: Path, words: Path, points: float | None, y: float) -> None:
+    made = stream(module(shards, words, rendered_words=6, rendered_points=points, rendered_y=y, overlay_share=0.0))
     seen, styles = set(), []
     for step in range(10):
         batch = made.batch(step)
@@ -248,7 +248,7 @@ def test_rendered_words_are_the_probes(shards: Path, words: Path, points: float 
         seen |= set(batch["word_text"])
         for shown, word in zip(batch["word"], batch["word_text"], strict=True):
             pixels = shown.permute(1, 2, 0).numpy()
-            probes = {s: render_word(word, size=SIZE, style=s, points=points, fit=True).image for s in STYLES}
+            probes = {s: render_word(word, size=SIZE, style=s, points=points, fit=True, y=y).image for s in STYLES}
             styles += [style for style, probe in probes.items() if np.array_equal(pixels, probe)]
     assert seen == set(WORDS)
     assert styles == [tuple(STYLES)[i % 4] for i in range(60)]
@@ -407,6 +407,7 @@ def test_the_fingerprint_covers_overlays_and_words(tmp_path: Path, shards: Path,
         ({"words": str(longer)}, r"overlays.words was 10 words, .* is 11 words"),
         ({"rendered_words": 4}, r"overlays.rendered_words was 0, is 4"),
         ({"rendered_points": 20.0}, r"overlays.rendered_points was null, is 20"),
+        ({"rendered_y": 0.25}, r"overlays.rendered_y was 0.5, is 0.25"),
         ({"word_query": "a {word}"}, r"overlays.word_query was"),
         ({"caption_with_word": "{word}: {caption}"}, r"overlays.caption_with_word was"),
         ({"lettering": text_spotting.LetteringOptions(height=(0.2, 0.3))}, r"overlays.lettering was"),
@@ -437,6 +438,8 @@ def test_mistakes_are_named(tmp_path: Path, shards: Path, words: Path) -> None:
         ({"rendered_words": 1}, r"data\.rendered_words is 1; give 0 for none, or at least 2"),
         ({"rendered_words": -1}, r"data\.rendered_words is -1"),
         ({"rendered_points": 0.0}, r"data\.rendered_points is 0\.0; letters need more than 0 pixels"),
+        ({"rendered_y": 1.5}, r"data\.rendered_y is 1\.5; it is a share of the canvas's height, in \[0, 1\]"),
+        ({"rendered_y": -0.1}, r"data\.rendered_y is -0\.1"),
         ({"rendered_words": 11}, r"data\.rendered_words is 11, but data\.words holds 10 words"),
         ({"words": str(tmp_path / "none.txt")}, r"none\.txt: cannot be read"),
         ({"words": str(other)}, r"'猫': no chosen font can write it"),

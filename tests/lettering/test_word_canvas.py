@@ -62,6 +62,30 @@ def test_words_stand_in_the_middle_and_their_box_is_told() -> None:
         assert np.abs(np.array(found.box) - (left, top, right, bottom)).max() <= 1
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_words_stand_where_they_are_put(share: float) -> None:
+    """The middle of the ink, from top to bottom; from left to right it stays in the middle of the canvas."""
+    for word in SHORT:
+        found = render_word(word, y=share)
+        left, top, right, bottom = bounds(ink(found.image))
+        assert abs((top + bottom) / 2 - share * 224) <= 1, word
+        assert abs((left + right) - 224) <= 2, word
+        assert not found.overflow
+        assert np.abs(np.array(found.box) - (left, top, right, bottom)).max() <= 1
+        # The same letters, moved and no more.
+        middle = ink(render_word(word).image)
+        _, above, _, below = bounds(middle)
+        assert np.array_equal(ink(found.image)[top:bottom], middle[above:below])
+
+
+def test_the_middle_is_the_default_and_ink_past_an_edge_is_told() -> None:
+    assert np.array_equal(render_word("gypsy", y=0.5).image, render_word("gypsy").image)
+    for y in (0.0, 1.0):
+        found = render_word("gypsy", y=y)
+        assert found.overflow
+        assert 0 < ink(found.image).sum() < ink(render_word("gypsy").image).sum()
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_styles_are_background_and_ink(style: str) -> None:
     grey = {"white": 255, "black": 0, "gray": 128}
@@ -98,6 +122,9 @@ def test_letters_grow_with_the_canvas_unless_told() -> None:
         ("猫", {}, "'猫': no chosen font can write it"),
         ("cat", {"points": -1}, "must be more than 0"),
         ("cat", {"size": 0}, "must be 1 or more"),
+        ("cat", {"y": 1.01}, r"y of 1\.01: is a share of the canvas's height"),
+        ("cat", {"y": -0.1}, r"y of -0\.1: is a share"),
+        ("cat", {"y": float("nan")}, "y of nan: is a share"),
         ("cat", {"font": "arial"}, "font 'arial': is none of"),
     ],
 )

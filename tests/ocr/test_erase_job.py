@@ -34,7 +34,7 @@ from datamodules.synthesis.work import ShardWork
 from datamodules.text_removal import VIEWS, EraseJob, EraseOutcome, EraseSettings
 from datamodules.text_removal.editing import BROKEN, NO_DONOR, UNEDITED, TextEditor
 from datamodules.text_removal.planning import ErasePlanner
-from datamodules.text_spans import META, PictureText
+from datamodules.text_spans import META, REMOVED, PictureText
 
 KNOWN = EraseSettings({"name": "known"}, {"name": "telea"})
 READ = replace(KNOWN, reader=TrueReader().describe())
@@ -83,12 +83,13 @@ def test_views(scenes: ShardIndex, whole: Path) -> None:
         for view, words in (("erased", [line for line, _, _ in lines]), ("erased-caption", said[row])):
             meta = sample.views[view].meta
             assert (meta["edit"], meta["found"], meta["edited"]) == (view, len(words), bool(words))
-            assert [span["text"] for span in meta["text"]["spans"]] == words
+            assert [span["text"] for span in meta[REMOVED]["spans"]] == words
+            assert META not in meta  # it stands there no more
             assert sample.views[view].captions is None
             if not words:
                 np.testing.assert_array_equal(picture(index, row, view), picture(index, row))
             else:
-                for quad in (span["quad"] for span in meta["text"]["spans"]):
+                for quad in (span["quad"] for span in meta[REMOVED]["spans"]):
                     (left, top), _, (right, bottom), _ = quad
                     part = slice(int(top), int(bottom) + 1), slice(int(left), int(right) + 1)
                     assert picture(index, row)[part].min() < 60  # ink
@@ -319,7 +320,7 @@ def test_the_command_removes_what_an_engine_finds(
         assert text.engine == reader.name
         assert reader.read(picture(index, row, "erased")) == ()
         left = {word for span in reader.read(picture(index, row, "erased-caption")) for word in span.text.split()}
-        gone = {span["text"] for span in index.sample(row).views["erased-caption"].meta["text"]["spans"]}
+        gone = {span["text"] for span in index.sample(row).views["erased-caption"].meta[REMOVED]["spans"]}
         assert left <= set(text.words()) - gone
         assert engine == "tesseract" or left == set(text.words()) - gone  # it overlooks some beside inpainted spots
         kept = {word for span in reader.read(picture(index, row, "control-erased")) for word in span.text.split()}
@@ -349,11 +350,11 @@ def test_fills_of_the_command(fill: str, scenes: ShardIndex, tmp_path: Path) -> 
     index = ShardIndex.load(out)
     meta = index.sample(1).views["erased"].meta
     assert fill in meta["fill"].values()
-    mask = quads_mask([tuple(map(tuple, span["quad"])) for span in meta[META]["spans"]], SIZE[1], SIZE[0])
+    mask = quads_mask([tuple(map(tuple, span["quad"])) for span in meta[REMOVED]["spans"]], SIZE[1], SIZE[0])
     shown = picture(index, 1, "erased")[mask].astype(int)
     if fill == "mask":
         truth = written(LINES[1], seed=1)[0]
-        wide = quads_mask([tuple(map(tuple, span["quad"])) for span in meta[META]["spans"]], SIZE[1], SIZE[0], 4.0)
+        wide = quads_mask([tuple(map(tuple, span["quad"])) for span in meta[REMOVED]["spans"]], SIZE[1], SIZE[0], 4.0)
         assert np.abs(shown - truth[~wide].mean(axis=0)).max() < 20  # JPEG
     assert shown.min() > 30
 

@@ -79,6 +79,19 @@ def test_confidence(engine: str) -> None:
     assert reader_of(engine, ReaderOptions(min_confidence=1.0)).read(image) == ()
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_letters_as_large_as_the_picture_are_left_out_unless_told(engine: str) -> None:
+    image, _ = written([("GO", 10, 10)], points=180)
+    (span,) = reader_of(engine, ReaderOptions(max_letter_area=1.0)).read(image)
+    assert span.text == "GO"
+    share = span.area() / (320 * 240) / 2  # of the picture, for each of the two letters
+    assert share > 0.2
+    assert reader_of(engine).read(image) == ()
+    for most, found in ((share * 1.01, True), (share * 0.99, False)):
+        assert bool(reader_of(engine, ReaderOptions(max_letter_area=most)).read(image)) == found
+    assert reader_of(engine, ReaderOptions(max_letter_area=0.3)).describe()["max_letter_area"] == 0.3
+
+
 @needs_rapidocr
 def test_lines_of_several_words_and_slanted_ones() -> None:
     image, _ = written([("no entry here", 20, 100)], points=34)
@@ -140,7 +153,17 @@ def test_a_program_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         reader.read(written([])[0])
 
 
-@pytest.mark.parametrize("wrong", [{"min_confidence": 1.5}, {"shorter_side": -1}, {"longer_side": 20}, {"threads": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"min_confidence": 1.5},
+        {"shorter_side": -1},
+        {"longer_side": 20},
+        {"threads": 0},
+        {"max_letter_area": 0.0},
+        {"max_letter_area": 1.1},
+    ],
+)
 def test_options_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=next(iter(wrong))):
         ReaderOptions(**wrong)

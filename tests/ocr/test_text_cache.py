@@ -81,9 +81,14 @@ def test_another_reader_reads_anew(tmp_path: Path) -> None:
 def test_options_of_real_readers_are_told_apart() -> None:
     described = [
         reader_of("rapidocr", options).describe()
-        for options in (ReaderOptions(), ReaderOptions(0.3), ReaderOptions(shorter_side=0))
+        for options in (
+            ReaderOptions(),
+            ReaderOptions(0.3),
+            ReaderOptions(shorter_side=0),
+            ReaderOptions(max_letter_area=1.0),
+        )
     ]
-    assert len({str(sorted(about.items())) for about in described}) == 3
+    assert len({str(sorted(about.items())) for about in described}) == 4
     assert reader_of("rapidocr", ReaderOptions(threads=2)).describe() == described[0]  # changes nothing that is read
 
 

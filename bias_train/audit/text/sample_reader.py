@@ -17,7 +17,7 @@ from datamodules.errors import DataError
 from datamodules.evaluation import EvaluationSet
 from datamodules.lettering.words import normalised, says
 from datamodules.sample import ANCHOR, Sample
-from datamodules.text_spans import PictureText
+from datamodules.text_spans import REMOVED, PictureText
 
 LABEL = "{label}"
 CLEAN, OVERLAY = "clean", "overlay"  # a view's meta["edit"]
@@ -119,7 +119,11 @@ class SampleReader:
         return overlays, tuple(erasures)
 
     def attacks(self, rows: Ints, sets: Sequence[str]) -> Attacks:
-        """Labelled pictures with a wrong word; classes are all labels and all written words."""
+        """Labelled pictures with a wrong word; classes are all labels and all written words.
+
+        A picture without the word is the view ``clean``, or the anchor where the word is in a view; else, where there
+        is one, the view ``erased``.
+        """
         found: list[tuple[int, int, str, str, int]] = []
         spelt: dict[str, str] = {}
         for row in rows.tolist():
@@ -129,6 +133,10 @@ class SampleReader:
                 self.counts["attack pictures without a label or a word"] += 1
                 continue
             before, after, word = attack
+            if before is None and ERASED["RSA"][0] in self._edits(sample):
+                # Nobody photographed it without the word, but somebody has taken the word out.
+                before = self._edits(sample)[ERASED["RSA"][0]]
+                self.counts["attacked pictures compared with an erased one"] += 1
             label, written = normalised(sample.label), normalised(word)
             if label == written:
                 self.counts["attack pictures with their own label written"] += 1
@@ -218,7 +226,7 @@ class SampleReader:
             bare[name] += any(edit in views for edit, _ in ERASED.values())
             return
         meta = sample.views[erased].meta
-        told = PictureText.from_meta(meta, f"sample {sample.key!r}, view {erased!r}")
+        told = PictureText.from_meta(meta, f"sample {sample.key!r}, view {erased!r}", REMOVED)
         if name == "RSA":
             self.engines[str(meta.get("engine", told.engine if told is not None else "unknown"))] += 1
         if told is not None and not told.spans:
