@@ -37,7 +37,7 @@ format: $(VENV)/ready
 
 # Each writes its figures (JSON) and its table to BENCH; README=README.md puts the tables into the README.
 BENCH ?= runs/bench
-BENCHMARKS ?= end_to_end step loss stream index search sweep audit social objects
+BENCHMARKS ?= end_to_end step loss stream index search sweep audit social objects lettering curation
 NEEDS_OPEN_CLIP := end_to_end stream
 bench: $(VENV)/ready
 	@mkdir -p $(BENCH)

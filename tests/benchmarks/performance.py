@@ -23,6 +23,8 @@ TITLES = {
     "audit": ("Audit of source bias", "In a process of its own, its start included."),
     "social": ("Audit of social bias", "In a process of its own, its start included."),
     "objects": ("Objects taken out", "Mining, captions, inpainting."),
+    "lettering": ("Words written on pictures", "On one core, at 224 px."),
+    "curation": ("Text curated", "On one core, where it is known what is written."),
 }
 BEGIN, END = "<!-- begin: made by `make bench` -->", "<!-- end: made by `make bench` -->"
 
