@@ -32,6 +32,7 @@ class ObjectDecorrelation(EmbeddingMetric):
     Example: pictures 0 (a dog and a frisbee) and 1 (the frisbee taken out), captions with and without a frisbee.
 
     >>> import numpy as np
+    >>> import torch
     >>> from bias_train.metrics.functional.object.questions import Queries
     >>> has, one = np.array([[True, True], [True, False]]), np.array([0])
     >>> asked = Queries(removed=np.array([1]), original=one, control=np.array([-1]), category=np.array([1]),

@@ -78,7 +78,8 @@ def test_activations_of_one_part_are_held(tmp_path: Path) -> None:
             in_passes(retriever.encode_image, images, rows)
         return sum(kept)
 
-    assert held(4) < held(0) / 8
+    # What is left are the pictures themselves, of which everything is computed again.
+    assert held(4) == images.numel() < held(0) / 5
 
 
 def test_batch_norm_is_refused_unless_frozen(tmp_path: Path) -> None:
