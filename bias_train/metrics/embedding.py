@@ -155,3 +155,34 @@ class EmbeddingMetric(Metric):
         """All figures with intervals, counts and notes; collective, as `compute`, whose cache it shares."""
         self.compute()
         return list(self._figures)
+
+
+class NumberedMetric(EmbeddingMetric):
+    """A metric whose questions, which every rank knows, say what each picture and each text is: ids are row numbers."""
+
+    image_columns = ()
+    text_columns = ()
+
+    def update(
+        self,
+        *,
+        image: Tensor | None = None,
+        image_id: Tensor | None = None,
+        text: Tensor | None = None,
+        query_id: Tensor | None = None,
+    ) -> None:
+        """Add a piece of either side or of both.
+
+        Args:
+            image: [b, D] float embeddings.
+            image_id: [b] integers, rows of the questions' pictures; a row that comes again is dropped.
+            text: [c, D] float embeddings.
+            query_id: [c] integers, rows of the questions' texts.
+
+        Raises:
+            ValueError: for ids that are missing or of another length.
+        """
+        if image is not None:
+            self._append("image", image, image_id)
+        if text is not None:
+            self._append("text", text, query_id)

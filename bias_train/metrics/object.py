@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
-from bias_train.metrics.embedding import EmbeddingMetric, Rows, numbered_rows
+from bias_train.metrics.embedding import NumberedMetric, Rows, numbered_rows
 from bias_train.metrics.figure import Figure
 from bias_train.metrics.functional.object.decorrelation import FEWEST, KS
 from bias_train.metrics.functional.object.questions import CLEAN_KS, Questions, answers
 from bias_train.stats import Bootstrap
 
 
-class ObjectDecorrelation(EmbeddingMetric):
+class ObjectDecorrelation(NumberedMetric):
     """Modular form of `bias_train.metrics.functional.object.questions.answers`.
 
     Keys are those of its figures, such as ``"i2t_DG@10"``. Which picture and which text is what stands in the
@@ -44,9 +42,6 @@ class ObjectDecorrelation(EmbeddingMetric):
     tensor(1., dtype=torch.float64)
     """
 
-    image_columns = ()
-    text_columns = ()
-
     def __init__(
         self,
         questions: Questions,
@@ -65,30 +60,6 @@ class ObjectDecorrelation(EmbeddingMetric):
         self.minimum = minimum
         self.bootstrap = bootstrap
         self.chunk_size = chunk_size
-
-    def update(
-        self,
-        *,
-        image: Tensor | None = None,
-        image_id: Tensor | None = None,
-        text: Tensor | None = None,
-        query_id: Tensor | None = None,
-    ) -> None:
-        """Add a piece of either side or of both.
-
-        Args:
-            image: [b, D] float embeddings.
-            image_id: [b] integers, rows of the questions' pictures; a row that comes again is dropped.
-            text: [c, D] float embeddings.
-            query_id: [c] integers, rows of the questions' texts.
-
-        Raises:
-            ValueError: for ids that are missing or of another length.
-        """
-        if image is not None:
-            self._append("image", image, image_id)
-        if text is not None:
-            self._append("text", text, query_id)
 
     def _measure(self, image: Rows, text: Rows) -> list[Figure]:
         return answers(

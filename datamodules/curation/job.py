@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from datamodules.crew import Crew
 from datamodules.curation.cache import ResultCache, cache_key
 from datamodules.curation.corpus import CorpusStatistics
-from datamodules.curation.crew import Crew
 from datamodules.curation.erasing import ABOUT
 from datamodules.curation.examine import NOT_SAID, Examined, Examiner, MakeReader, to_bytes
 from datamodules.curation.overlap import check_threshold

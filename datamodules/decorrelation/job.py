@@ -29,7 +29,7 @@ from datamodules.objects.vocabulary import Vocabulary
 from datamodules.reencode import Encoded, RawImage, decode_rgb
 from datamodules.sample import REAL, Sample, View
 from datamodules.synthesis.new_set import NewSet
-from datamodules.synthesis.part import Part, claimed
+from datamodules.synthesis.part import Part
 from datamodules.synthesis.photos import Photos
 from datamodules.synthesis.progress import Progress
 from datamodules.synthesis.work import Chosen, Counts, Result, ShardWork, present
@@ -130,10 +130,7 @@ class DecorrelationJob:
         self.set.begin()
         record = self.settings.to_json() | {"photos": self.set.digest_of_photos()}
         with present(self.set.work, record, self.out):
-            # First what nobody else has in hand, then the rest: by then it is done, or its process is gone.
-            for wait in (False, True):
-                for name in self._mine:
-                    self._make(name, wait)
+            self.set.make_each(self._mine, self._make)
             outcome = EditOutcome(self.set.counts_of(self._mine), self.planner, missing=self.set.missing())
             if not outcome.missing:
                 outcome.index = self.finish()
@@ -157,16 +154,9 @@ class DecorrelationJob:
 
     # One shard -------------------------------------------------------------------------------------------------------
 
-    def _make(self, name: str, wait: bool) -> None:
-        work = self.set.work_on(name)
-        with claimed(work.lock, wait=wait) as mine:
-            if not mine:
-                return
-            if work.is_done:  # it may have been done while we waited; a kill may have left its pictures
-                work.clear()
-                return
-            self._edit(work, self.photos.rows(name))
-            self._assemble(name, work)
+    def _make(self, name: str, work: ShardWork) -> None:
+        self._edit(work, self.photos.rows(name))
+        self._assemble(name, work)
 
     def _edit(self, work: ShardWork, rows: Sequence[int]) -> None:
         todo = [row for row in rows if not work.has(self.photos.key(row), EDITS)]

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from datamodules.crew import Crew
 from datamodules.errors import DataError
 from datamodules.index import ShardIndex
 from datamodules.overlaying.planning import OverlayPlan, OverlayPlanner
 from datamodules.overlaying.report import write_report
 from datamodules.overlaying.settings import OverlaySettings
-from datamodules.overlaying.worker import CLEAN, OVERLAY, SMALL, SampleWriter, Written, start_worker, write_samples
+from datamodules.overlaying.worker import CLEAN, OVERLAY, SMALL, GroupWriter, Task, Written
 from datamodules.synthesis.new_set import NewSet
-from datamodules.synthesis.part import Part, claimed
+from datamodules.synthesis.part import Part
 from datamodules.synthesis.photos import Photos
 from datamodules.synthesis.progress import Progress
-from datamodules.synthesis.work import Counts, present
+from datamodules.synthesis.work import Counts, ShardWork, present
 from datamodules.writer import ShardWriter
 
 _AT_ONCE = 16  # samples that a worker is given at a time
@@ -95,12 +94,8 @@ class OverlayJob:
         self.planner.kinds  # noqa: B018 - what cannot be met is said before anything is written
         self.set.begin()
         record = self.settings.to_json() | {"photos": self.set.digest_of_photos()}
-        with present(self.set.work, record, self.out), ExitStack() as stack:
-            pool = self._pool(stack)
-            # First what nobody else has in hand, then the rest: by then it is done, or its process is gone.
-            for wait in (False, True):
-                for name in self._mine:
-                    self._make(name, wait, pool)
+        with present(self.set.work, record, self.out), self._crew() as crew:
+            self.set.make_each(self._mine, partial(self._make, crew))
             outcome = OverlayOutcome(self.set.counts_of(self._mine), missing=self.set.missing())
             if outcome.counts.skipped.get(SMALL) and not outcome.counts.made:
                 raise DataError(
@@ -130,51 +125,30 @@ class OverlayJob:
 
     # One shard -------------------------------------------------------------------------------------------------------
 
-    def _pool(self, stack: ExitStack) -> ProcessPoolExecutor | None:
-        if self.workers == 1:
-            return None
-        # Not forked: this process may have started the threads of OpenCV and Arrow.
-        pool = ProcessPoolExecutor(
-            self.workers,
-            get_context("spawn"),
-            initializer=start_worker,
-            initargs=(self.photos.index, self.settings),
-        )
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-        return pool
+    def _crew(self) -> Crew[list[Task], list[Written]]:
+        threads = None if self.workers == 1 else 1
+        make = partial(GroupWriter, self.photos.index, self.settings, threads)
+        return Crew(make, self.workers, lambda group: f"sample {self.photos.key(group[0][0])!r} and those after it")
 
-    def _make(self, name: str, wait: bool, pool: ProcessPoolExecutor | None) -> None:
-        work = self.set.work_on(name)
-        with claimed(work.lock, wait=wait) as mine:
-            if not mine:
-                return
-            if work.is_done:  # it may have been done while we waited; a kill may have left its pictures
-                work.clear()
-                return
-            rows, counts = self.photos.rows(name), Counts()
-            self.progress.total += len(rows)
-            self.progress.begun = self.progress.begun or time.monotonic()
+    def _make(self, crew: Crew[list[Task], list[Written]], name: str, work: ShardWork) -> None:
+        rows, counts = self.photos.rows(name), Counts()
+        self.progress.total += len(rows)
+        self.progress.begun = self.progress.begun or time.monotonic()
 
-            def fill(writer: ShardWriter) -> None:
-                for written in self._written(rows, pool):
-                    counts.made += written.made
-                    for why in written.skipped:
-                        counts.skip(why)
-                    if written.sample is not None and written.anchor is not None:
-                        writer.write(written.sample, written.anchor, written.views)
-                    self.progress.done += 1
-                    self.progress.made += 1
-                    self.on_progress(self.progress)
+        def fill(writer: ShardWriter) -> None:
+            for written in self._written(rows, crew):
+                counts.made += written.made
+                for why in written.skipped:
+                    counts.skip(why)
+                if written.sample is not None and written.anchor is not None:
+                    writer.write(written.sample, written.anchor, written.views)
+                self.progress.done += 1
+                self.progress.made += 1
+                self.on_progress(self.progress)
 
-            self.set.write_shard(name, work, counts, self.settings.image_format, fill)
+        self.set.write_shard(name, work, counts, self.settings.image_format, fill)
 
-    def _written(self, rows: Sequence[int], pool: ProcessPoolExecutor | None) -> Iterator[Written]:
-        if pool is None:
-            writer = SampleWriter(self.photos, self.settings)
-            for row in rows:
-                yield writer(row, self.planner.plan(row))
-            return
-        tasks = [[(row, self.planner.plan(row)) for row in rows[at : at + _AT_ONCE]] for at in
-                 range(0, len(rows), _AT_ONCE)]  # fmt: skip
-        for done in pool.map(write_samples, tasks):
+    def _written(self, rows: Sequence[int], crew: Crew[list[Task], list[Written]]) -> Iterator[Written]:
+        groups = (rows[at : at + _AT_ONCE] for at in range(0, len(rows), _AT_ONCE))
+        for done in crew([(row, self.planner.plan(row)) for row in group] for group in groups):
             yield from done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -140,17 +141,24 @@ def _text(picture: Pixels, known: PictureText | None, span: Span) -> PictureText
     return PictureText((width, height), (*known.spans, span), engine)
 
 
-_writer: SampleWriter | None = None
+Task = tuple[int, OverlayPlan]
+"""A sample's number in the index, and what is written on it."""
 
 
-def start_worker(index: ShardIndex, settings: OverlaySettings) -> None:
-    """Make the writer of this process."""
-    global _writer
-    cv2.setNumThreads(1)
-    _writer = SampleWriter(Photos(index), settings)
+class GroupWriter:
+    """Writes on some samples at a time; made in the process that does it.
 
+    Args:
+        index: of the photos.
+        settings: what decides the data.
+        threads: of OpenCV; None leaves them as they are.
+    """
 
-def write_samples(tasks: list[tuple[int, OverlayPlan]]) -> list[Written]:
-    """Write on samples by this process's writer."""
-    assert _writer is not None
-    return [_writer(row, plan) for row, plan in tasks]
+    def __init__(self, index: ShardIndex, settings: OverlaySettings, threads: int | None) -> None:
+        if threads is not None:
+            cv2.setNumThreads(threads)
+        self._write = SampleWriter(Photos(index), settings)
+
+    def __call__(self, tasks: Sequence[Task]) -> list[Written]:
+        """Write on samples."""
+        return [self._write(row, plan) for row, plan in tasks]

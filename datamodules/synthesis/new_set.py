@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -52,6 +52,25 @@ class NewSet:
         """Hash of the photos' shards, which all processes of a set must agree on."""
         text = "\n".join(f"{info.name} {info.samples} {info.sha256}" for info in self.photos.index.shards)
         return sha256(text.encode()).hexdigest()
+
+    def make_each(self, shards: Iterable[str], make: Callable[[str, ShardWork], None]) -> None:
+        """Make shards that are not done.
+
+        Args:
+            shards: their names.
+            make: makes one; the lock on its work is held.
+        """
+        # First what nobody else has in hand, then the rest: by then it is done, or its process is gone.
+        for wait in (False, True):
+            for name in shards:
+                work = self.work_on(name)
+                with claimed(work.lock, wait=wait) as mine:
+                    if not mine:
+                        continue
+                    if work.is_done:  # it may have been done while we waited; a kill may have left its pictures
+                        work.clear()
+                    else:
+                        make(name, work)
 
     def write_shard(
         self,

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from datamodules.ocr.engine import TextReader
 from datamodules.reencode import Encoded, RawImage
 from datamodules.sample import Sample, View
 from datamodules.synthesis.new_set import NewSet
-from datamodules.synthesis.part import Part, claimed
+from datamodules.synthesis.part import Part
 from datamodules.synthesis.photos import Photos
 from datamodules.synthesis.progress import Progress
 from datamodules.synthesis.work import Counts, Result, ShardWork, present
@@ -109,10 +110,7 @@ class EraseJob:
         self.set.begin()
         record = self.settings.to_json() | {"photos": self.set.digest_of_photos()}
         with present(self.set.work, record, self.out), self._crew() as crew:
-            # First what nobody else has in hand, then the rest: by then it is done, or its process is gone.
-            for wait in (False, True):
-                for name in self._mine:
-                    self._make(name, wait, crew)
+            self.set.make_each(self._mine, partial(self._make, crew))
             outcome = EraseOutcome(self.set.counts_of(self._mine), missing=self.set.missing())
             if not outcome.missing:
                 outcome.index = self.finish()
@@ -134,20 +132,13 @@ class EraseJob:
 
     # One shard -------------------------------------------------------------------------------------------------------
 
-    def _make(self, name: str, wait: bool, crew: Crew) -> None:
-        work = self.set.work_on(name)
-        with claimed(work.lock, wait=wait) as mine:
-            if not mine:
-                return
-            if work.is_done:  # it may have been done while we waited; a kill may have left its pictures
-                work.clear()
-                return
-            rows = self.photos.rows(name)
-            self.progress.total += len(rows)
-            self.progress.begun = self.progress.begun or time.monotonic()
-            texts = self._read(rows, crew)
-            self._edit(work, rows, texts, crew)
-            self._assemble(name, work, rows, texts)
+    def _make(self, crew: Crew, name: str, work: ShardWork) -> None:
+        rows = self.photos.rows(name)
+        self.progress.total += len(rows)
+        self.progress.begun = self.progress.begun or time.monotonic()
+        texts = self._read(rows, crew)
+        self._edit(work, rows, texts, crew)
+        self._assemble(name, work, rows, texts)
 
     def _read(self, rows: Sequence[int], crew: Crew) -> dict[int, PictureText]:
         texts: dict[int, PictureText] = {}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from datamodules.curation.crew import Crew
+from datamodules.crew import Crew
 from datamodules.errors import DataError
 
 
