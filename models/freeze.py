@@ -72,9 +72,31 @@ def freeze_image(visual: nn.Module, unlocked_groups: int) -> None:
             member.requires_grad_(True)
 
 
-def frozen_batch_norms(visual: nn.Module) -> list[nn.Module]:
-    """Batch norms that are not trained, whose running statistics would drift nonetheless."""
-    return [m for m in visual.modules() if isinstance(m, _BatchNorm) and is_frozen(m.parameters())]
+def batch_norms(visual: nn.Module, frozen_only: bool = False) -> list[str]:
+    """Names of the batch norms; those that are not trained, whose running statistics would drift nonetheless, alone."""
+    return [
+        name
+        for name, module in visual.named_modules()
+        if isinstance(module, _BatchNorm) and not (frozen_only and not is_frozen(module.parameters()))
+    ]
+
+
+def folded_batch_norms(visual: nn.Module, kept: Sequence[str]) -> bool:
+    """Whether batch norms other than ``kept`` have the statistics that they are made with: mean 0 and variance 1.
+
+    Trained weights have them where the statistics were folded into the convolutions before they were saved.
+    """
+    if "" in kept:
+        return False
+    left = [visual.get_submodule(name) for name in batch_norms(visual) if name not in kept]
+    return any(
+        isinstance(module, _BatchNorm)
+        and module.running_mean is not None
+        and module.running_var is not None
+        and not module.running_mean.any()
+        and bool((module.running_var == 1).all())
+        for module in left
+    )
 
 
 def is_frozen(parameters: Iterable[nn.Parameter] | Sequence[nn.Parameter]) -> bool:

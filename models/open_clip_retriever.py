@@ -22,10 +22,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.errors import ModelError
-from models.freeze import freeze_image, frozen_batch_norms, is_frozen
+from models.freeze import batch_norms, folded_batch_norms, freeze_image, is_frozen
 from models.last_block import class_token_tower, encode_class_token
 from models.retriever import MAX_LOGIT_SCALE, Preprocess, Retriever, as_made_before
 from models.short_text import cut, encode, short_tower
+
+log = logging.getLogger(__name__)
 
 _IN_A_RUN = "retriever.model."
 """What precedes open_clip's names in the checkpoints that training writes."""
@@ -70,8 +72,10 @@ class OpenClipRetriever(Retriever):
         lock_image: freeze the image tower (LiT, Zhai et al. 2022).
         unlocked_groups: with ``lock_image``, how many groups to leave trainable, counted from the output: the
             projection is the first, then one block or stage each.
-        freeze_bn_stats: keep the running statistics of frozen batch norms as well. Where they drift, a frozen tower
-            changes its output all the same.
+        freeze_bn_stats: keep the running statistics of frozen batch norms as well: where they drift, a frozen tower
+            changes its output all the same. ``all`` keeps, and normalises by, the statistics of trained ones too, for
+            small batches, and for weights whose statistics were folded into the convolutions: of those a training by
+            the statistics of its batches leaves nothing.
         lock_text: freeze the text tower.
         unlocked_layers: with ``lock_text``, how many layers to leave trainable, counted from the output: the
             projection is the first, then one block each.
@@ -92,7 +96,7 @@ class OpenClipRetriever(Retriever):
         config: str | None = None,
         lock_image: bool = False,
         unlocked_groups: int = 0,
-        freeze_bn_stats: bool = True,
+        freeze_bn_stats: bool | Literal["all"] = True,
         lock_text: bool = False,
         unlocked_layers: int = 0,
         grad_checkpointing: bool = False,
@@ -129,9 +133,15 @@ class OpenClipRetriever(Retriever):
         self._kept_in_eval: list[str] = []
         if self._frozen_image and freeze_bn_stats:
             self._kept_in_eval = [""]
-        elif lock_image and freeze_bn_stats:
-            kept = set(map(id, frozen_batch_norms(self.model.visual)))
-            self._kept_in_eval = [n for n, m in self.model.visual.named_modules() if id(m) in kept]
+        elif freeze_bn_stats == "all" or (lock_image and freeze_bn_stats):
+            self._kept_in_eval = batch_norms(self.model.visual, frozen_only=freeze_bn_stats != "all")
+        if pretrained is not None and folded_batch_norms(self.model.visual, self._kept_in_eval):
+            log.warning(
+                "the trained batch norms of %s hold no statistics (mean 0, variance 1), as when they were folded into "
+                "the convolutions: by the statistics of its batches the first step of a training would change what "
+                "the image tower computes; set model.retriever.freeze_bn_stats: all",
+                pretrained,
+            )
         if grad_checkpointing:
             self.model.set_grad_checkpointing()
         self.embed_dim = self._width()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,6 +80,45 @@ def test_statistics_of_frozen_batch_norms(tmp_path: Path, freeze_bn_stats: bool)
     }
     assert moved["layer4"]
     assert moved["bn1"] == moved["layer1"] == (not freeze_bn_stats)
+
+
+@pytest.mark.parametrize("locked", [{}, {"lock_image": True, "unlocked_groups": 2}], ids=["all trained", "locked"])
+def test_statistics_of_all_batch_norms_are_kept(tmp_path: Path, locked: dict[str, Any]) -> None:
+    retriever = tiny(tmp_path, "resnet", freeze_bn_stats="all", **locked)
+    images = random_images(4, retriever.image_size[0], seed=3)
+    in_evaluation = retriever.eval().encode_image(images)
+    in_training = retriever.train().encode_image(images)
+    torch.testing.assert_close(in_training, in_evaluation)
+    assert not torch.allclose(tiny(tmp_path, "resnet", **locked).train().encode_image(images), in_evaluation, atol=1e-3)
+    before = {n: t.clone() for n, t in retriever.state_dict().items()}
+    step(retriever)
+    after = retriever.state_dict()
+    statistics = [n for n in after if n.startswith("model.visual.") and ("running_" in n or "num_batches" in n)]
+    assert statistics
+    assert all(torch.equal(after[n], before[n]) for n in statistics)
+    moved = {n for n in after if n.startswith("model.visual.layer4") and not torch.equal(after[n], before[n])}
+    assert any(".bn" in n for n in moved)  # their weights are trained
+
+
+def test_folded_statistics_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A new tower's statistics look like folded ones; only of trained weights do they say anything."""
+    path = tmp_path / "folded.safetensors"
+    tiny(tmp_path, "resnet").save_weights(str(path))
+    assert not caplog.messages
+
+    def told(**options: Any) -> bool:
+        caplog.clear()
+        tiny(tmp_path, "resnet", pretrained=str(path), **options)
+        return any("freeze_bn_stats: all" in message and str(path) in message for message in caplog.messages)
+
+    assert told()
+    assert told(lock_image=True, unlocked_groups=2)
+    assert not told(lock_image=True)
+    assert not told(freeze_bn_stats="all")
+    retriever = tiny(tmp_path, "resnet")
+    step(retriever)
+    retriever.save_weights(str(path))
+    assert not told()
 
 
 def test_locked_text_tower(tmp_path: Path) -> None:
