@@ -56,7 +56,8 @@ class Selection:
         about: how it was made, as JSON; no part of the digest.
 
     Raises:
-        DataError: for weights outside [0, 1], or all 0, a key that occurs twice, or an edited caption that is blank.
+        DataError: for weights outside [0, 1], or all 0, a key that occurs twice in a shard, or an edited caption that
+            is blank.
     """
 
     shards: tuple[str, ...]
@@ -77,8 +78,10 @@ class Selection:
             )
         if not np.any(self.weight > 0):
             raise DataError("selection: leaves no sample, since every weight is 0; widen what selects")
-        if len(self.keys) and pc.count_distinct(self.keys.arrow).as_py() != len(self.keys):
-            raise DataError("selection: a key occurs twice; select from each set of shards once")
+        # Several sets may be edits of the same photos, and share their keys; a shard names a sample once.
+        code = self.keys.arrow.dictionary_encode().indices.to_numpy().astype(np.int64)
+        if len(np.unique(self.shard * np.int64(len(code)) + code)) != len(code):
+            raise DataError("selection: a key occurs twice in a shard; select from each set of shards once")
         blank = next((at for at, text in enumerate(self.text) if not text.strip()), None)
         if blank is not None:
             raise DataError(f"selection: an edited caption of {self.keys[int(self.row[blank])]!r} is blank")

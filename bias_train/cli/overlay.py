@@ -56,6 +56,10 @@ def _add_overlay(commands: Any) -> None:
     }.items():
         words.add_argument(f"--{name}", type=float, default=0.0, metavar="SHARE", help=f"of the anchors, {text}")
     words.add_argument(
+        "--parrot-caption", metavar="TEMPLATE", help="what the captions of parroting anchors become, such as '{word}': "
+        "then a listed word that no caption says is written on them, and only reading finds the picture",
+    )  # fmt: skip
+    words.add_argument(
         "--views", choices=("overlay", "none"), default="overlay",
         help="overlay (default): every sample gets a view with a misleading word on its picture",
     )  # fmt: skip
@@ -69,7 +73,8 @@ def _add_overlay(commands: Any) -> None:
     )  # fmt: skip
     words.add_argument(
         "--words", type=Path, metavar="FILE", help="list of words, one a line, or a .csv with a column `word`; or a "
-        "list that comes along: en (the default, about 1,000 names of things), ar, el, he, hi, ja, ko, ru, th or zh",
+        "list that comes along: en (the default, about 1,000 names of things), ar, el, he, hi, ja, ko, ru, th, zh, or "
+        "things (two dozen short English ones)",
     )  # fmt: skip
     words.add_argument("--keep-clean", action="store_true", help="keep what was written on as the view clean")
     _add_looks(parser)
@@ -132,7 +137,8 @@ def _add_words(commands: Any) -> None:
     parser.add_argument("out", metavar="OUT", nargs="?", help="folder of the new shards")
     parser.add_argument(
         "--list", type=Path, metavar="FILE", help="one word a line, or a .csv with a column `word`; or a list that "
-        "comes along: en (the default, about 1,000 names of things), ar, el, he, hi, ja, ko, ru, th or zh",
+        "comes along: en (the default, about 1,000 names of things), ar, el, he, hi, ja, ko, ru, th, zh, or things "
+        "(two dozen short English ones)",
     )  # fmt: skip
     parser.add_argument(
         "--style", action="append", metavar="BACKGROUND/INK", help="white/black, black/white, gray/white or "
@@ -210,6 +216,7 @@ def settings_of(options: argparse.Namespace, words: tuple[str, ...]) -> OverlayS
         misleading=options.misleading,
         overlay=options.views == "overlay",
         attack=options.attack,
+        caption=options.parrot_caption,
         keep_clean=options.keep_clean,
         mislead_by=options.mislead_by or ("labels" if options.attack else "captions"),
         looks=looks_of(options),

@@ -13,7 +13,7 @@ from pathlib import Path
 from datamodules.errors import DataError
 from datamodules.lettering.fonts import is_unspaced
 
-SHIPPED = ("en", "ar", "el", "he", "hi", "ja", "ko", "ru", "th", "zh")
+SHIPPED = ("en", "ar", "el", "he", "hi", "ja", "ko", "ru", "th", "zh", "things")
 """Lists that come along, by language."""
 
 # Words that carry no content of a caption: articles, pronouns, prepositions, conjunctions, auxiliaries, common adverbs.
@@ -146,7 +146,8 @@ def load_words(path: str | Path | None = None) -> tuple[str, ...]:
         path: of a text file with a word or name on each line, or of a .csv, of which the column ``word`` is read, or
             the first one where no header says so. Or the name of a list that comes along, made for this project:
             ``en`` (the default, about 1,000 names of things), ``ar``, ``el``, ``he``, ``hi``, ``ja``, ``ko``, ``ru``,
-            ``th`` or ``zh`` (about 60 each).
+            ``th`` or ``zh`` (about 60 each); or ``things`` (two dozen short names of what photos often show, so few
+            that a small retriever learns to read them).
 
     Returns:
         The words in their order, each once (compared as `normalised`).

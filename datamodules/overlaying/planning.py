@@ -89,7 +89,7 @@ class OverlayPlanner:
         self._listed = frozenset(normalised(word) for word in self.words)
         self._ids = np.array([string_id(key) for key in index.keys], dtype=np.int64)
         misleads = settings.overlay or settings.misleading > 0
-        if settings.neutral or (misleads and settings.mislead_by != "labels"):
+        if settings.neutral or settings.caption is not None or (misleads and settings.mislead_by != "labels"):
             self._check(self.words)
         if misleads and settings.mislead_by == "labels":
             if len(self.classes) < 2:
@@ -116,8 +116,8 @@ class OverlayPlanner:
         """What is written on each anchor, a number in ``KINDS``; -1 for nothing: int8 [S].
 
         Samples are in the order of a hash of seed and key. The parroting ones are the first of those that can be
-        (a caption has a content word that the fonts can write), the misleading ones the last of the others: raising a
-        share of these two keeps what it had.
+        (a caption has a content word that the fonts can write, or captions are replaced), the misleading ones the last
+        of the others: raising a share of these two keeps what it had.
 
         Raises:
             DataError: if too few captions can be parroted, or too few samples can be misled about.
@@ -126,13 +126,16 @@ class OverlayPlanner:
         found = np.full(total, -1, dtype=np.int8)
         order = np.argsort(mix(settings.seed, _SHARE, self._ids), kind="stable").tolist()
         parroting, neutral, misleading = largest_remainder(total, settings.shares)
-        first = self._take(order, parroting, lambda row: bool(self.parrotable(row)), PARROTING)
+        first = self._take(order, parroting, self._can_parrot, PARROTING)
         left = [row for row in order if row not in first]
         last = self._take(left[::-1], misleading, self._can_mislead, MISLEADING)
         middle = [row for row in left if row not in last][:neutral]
         for kind, rows in enumerate((first, middle, last)):
             found[list(rows)] = kind
         return found
+
+    def _can_parrot(self, row: int) -> bool:
+        return self.settings.caption is not None or bool(self.parrotable(row))
 
     def _can_mislead(self, row: int) -> bool:
         return self.settings.mislead_by != "labels" or self._other_class(row, _WORD) is not None
@@ -218,10 +221,10 @@ class OverlayPlanner:
         """
         settings, key = self.settings, self.index.keys[row]
         kind = None if self.kinds[row] < 0 else KINDS[int(self.kinds[row])]
-        if kind == PARROTING:
+        if kind == PARROTING and settings.caption is None:
             choices = self.parrotable(row)
             word: str | None = choices[int(self._u(row, _WORD) * len(choices))]
-        elif kind == NEUTRAL:
+        elif kind in (PARROTING, NEUTRAL):
             word = self._listed_word(row, _WORD)
         else:
             word = self.misleading_word(row, _WORD) if kind == MISLEADING else None

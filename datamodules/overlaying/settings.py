@@ -12,6 +12,9 @@ from datamodules.reencode import ImageFormat
 KINDS = ("parroting", "neutral", "misleading")
 """What a word on an anchor is: one of its own captions' words; any listed word; the name of something else."""
 
+WORD = "{word}"
+"""Stands for the written word in a template of captions."""
+
 MisleadBy = Literal["captions", "labels", "words"]
 
 
@@ -26,6 +29,8 @@ class OverlaySettings:
         misleading: share on which the name of something else is written.
         overlay: give every sample a view ``overlay`` with a misleading word.
         attack: the views' words are names of other classes, those of several words on two lines.
+        caption: template of what captions of parroting anchors become, such as ``{word}``. What is written is then a
+            listed word, which nothing but reading matches to the picture; None keeps captions, and writes their words.
         keep_clean: keep what was written on as the view ``clean``.
         mislead_by: where misleading words are from: ``captions`` of other samples, ``labels`` of other classes, or the
             list of ``words``.
@@ -42,6 +47,7 @@ class OverlaySettings:
     misleading: float = 0.0
     overlay: bool = True
     attack: bool = False
+    caption: str | None = None
     keep_clean: bool = False
     mislead_by: MisleadBy = "captions"
     looks: tuple[LetteringOptions, ...] = (LetteringOptions(),)
@@ -59,6 +65,10 @@ class OverlaySettings:
             raise DataError(f"{given}: add up to {sum(self.shares):g}, but an anchor has one word; lower one")
         if not self.overlay and not any(self.shares):
             raise DataError(f"nothing is to be written: give --views overlay, or one of --{', --'.join(KINDS)}")
+        if self.caption is not None and WORD not in self.caption:
+            raise DataError(f"--parrot-caption {self.caption!r}: lacks {WORD}, where the written word is to stand")
+        if self.caption is not None and not self.parroting:
+            raise DataError("--parrot-caption: is about parroting anchors; give --parroting a share too")
         if self.attack and not self.overlay:
             raise DataError("--attack: is about the view overlay; give --views overlay too")
         if self.attack and self.mislead_by != "labels":

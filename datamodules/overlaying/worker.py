@@ -13,8 +13,8 @@ import numpy as np
 from datamodules.errors import DataError
 from datamodules.index import ShardIndex
 from datamodules.lettering.overlay import Lettering, Pixels, TooSmallError, write
-from datamodules.overlaying.planning import OverlayPlan
-from datamodules.overlaying.settings import OverlaySettings
+from datamodules.overlaying.planning import PARROTING, OverlayPlan
+from datamodules.overlaying.settings import WORD, OverlaySettings
 from datamodules.reencode import Encoded, decode_rgb
 from datamodules.sample import Sample, View
 from datamodules.synthesis.photos import Photos
@@ -75,7 +75,7 @@ class SampleWriter:
                 skipped.append(BROKEN_VIEW)
             else:
                 views[name], pictures[name] = sample.views[name], data
-        made, meta, anchor = 0, sample.meta, picture
+        made, meta, anchor, captions = 0, sample.meta, picture, sample.captions
         if plan.anchor is not None:
             changed = self._write(picture, plan.anchor)
             if changed is None:
@@ -83,6 +83,8 @@ class SampleWriter:
             else:
                 anchor, span = changed
                 made += 1
+                if self.settings.caption is not None and plan.kind == PARROTING:
+                    captions = (self.settings.caption.replace(WORD, str(plan.word)),)
                 meta = meta | {
                     "written": {"kind": plan.kind, "word": plan.word},
                     "lettering": plan.anchor.to_json(),
@@ -118,7 +120,7 @@ class SampleWriter:
                 skipped.append(BROKEN_VIEW)
         # The anchor from its pixels, too, so that all pictures have been through one decoder and one encoder.
         return Written(
-            replace(sample, views={name: views[name] for name in encoded}, meta=meta),
+            replace(sample, captions=captions, views={name: views[name] for name in encoded}, meta=meta),
             encode(anchor, f"sample {key!r}"),
             encoded,
             made,

@@ -201,6 +201,29 @@ def test_what_is_left_out_is_no_twin_by_class_and_no_spare(classes: Path, tmp_pa
                 assert made.catalogue.picture_source[picture] == source
 
 
+def test_sets_of_the_same_photos_share_their_keys(tmp_path: Path) -> None:
+    """Several edits of the same photos: the keys are the same, and a weight is one sample's of one set."""
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for number, folder in enumerate(folders):
+        with ShardWriter(folder, samples_per_shard=12) as writer:
+            for i in range(PHOTOS):
+                writer.write(Sample(f"p-{i:02d}", (f"set {number}, photo {i}",)), picture(100 * number + i))
+    indexes = [ShardIndex.load(folder) for folder in folders]
+    shards = [info.sha256 for index in indexes for info in index.shards]
+    keys = [key for index in indexes for key in index.keys]
+    shard = np.concatenate([indexes[0].shard, indexes[1].shard + len(indexes[0].shards)])
+    weight = np.random.default_rng(0).integers(0, 2, 2 * PHOTOS).astype(np.float32)
+    chosen = Selection(tuple(shards), Strings(keys), shard, weight)
+    chosen.save(tmp_path / "s.parquet")
+    spec = MixSpec(batch_size=8, seed=3, selection=str(tmp_path / "s.parquet"))
+    plan = MixingPlan(Catalogue.of(indexes), spec)
+    assert set(np.flatnonzero(drawn(plan, 40))) == set(np.flatnonzero(weight))
+
+    keys[1] = keys[0]
+    with pytest.raises(DataError, match="a key occurs twice in a shard"):
+        Selection(tuple(shards), Strings(keys), shard, weight)
+
+
 def test_spares_follow_the_weights(twins: Path, tmp_path: Path) -> None:
     weight = np.zeros(PHOTOS)
     weight[3], weight[5] = 0.2, 0.8

@@ -234,6 +234,40 @@ def test_misleading_by_words(plain: ShardIndex, tmp_path: Path) -> None:
         assert not said_in(str(word), captions(row))
 
 
+def test_captions_that_say_what_is_written_and_nothing_else(plain: ShardIndex, tmp_path: Path) -> None:
+    settings = OverlaySettings(digest_of(WORDS), parroting=0.6, neutral=0.2, overlay=False, caption="the word {word}")
+    outcome = make(plain, tmp_path / "out", settings)
+    assert outcome.index is not None
+    found: dict[str, int] = {}
+    for row in range(len(plain)):
+        before, after = plain.sample(row), outcome.index.sample(row)
+        written = after.meta.get("written")
+        found[written["kind"] if written else ""] = found.get(written["kind"] if written else "", 0) + 1
+        if written is None or written["kind"] == "neutral":
+            assert after.captions == before.captions
+            continue
+        assert after.captions == (f"the word {written['word']}",)
+        assert written["word"] in WORDS
+        assert not said_in(written["word"], before.captions)
+        text = PictureText.from_meta(after.meta, "it")
+        assert text is not None
+        assert [span.text for span in text.spans] == [written["word"]]
+    assert found == {"parroting": 12, "neutral": 4, "": 4}
+
+
+def test_where_nothing_fits_the_caption_stays(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "in", image_format=ImageFormat(quality=95)) as writer:
+        writer.write(Sample("large", ("a thing",)), smooth(0))
+        writer.write(Sample("small", ("a thing",)), smooth(1, 8, 8))
+    assert writer.index is not None
+    settings = OverlaySettings(digest_of(WORDS), parroting=1.0, overlay=False, caption="{word}")
+    index = make(writer.index, tmp_path / "out", settings).index
+    assert index is not None
+    said = {key: index.captions(row) for row, key in enumerate(index.keys)}
+    assert said["small"] == ("a thing",)
+    assert said["large"][0] in WORDS
+
+
 def test_captions_without_names_of_things(tmp_path: Path) -> None:
     """Where no caption has a listed word, any content word is parroted; where there is none, the share is refused."""
     with ShardWriter(tmp_path / "in") as writer:
@@ -418,6 +452,8 @@ def test_what_was_there_stays(tmp_path: Path) -> None:
         (["--parroting", "1.2"], "--parroting 1.2: is a share"),
         (["--parroting", "0.6", "--neutral", "0.5"], "add up to 1.1, but an anchor has one word"),
         (["--views", "none"], "nothing is to be written"),
+        (["--parroting", "0.5", "--parrot-caption", "a sign"], "--parrot-caption 'a sign': lacks {word}"),
+        (["--parrot-caption", "{word}"], "--parrot-caption: is about parroting anchors"),
         (["--attack", "--mislead-by", "captions"], "--attack: writes names of other classes"),
         (["--attack"], "0 classes; to write the names of other ones"),
         (["--font", "arial"], "font 'arial': is none of"),
