@@ -24,6 +24,7 @@ _COLUMNS: tuple[tuple[str, str, bool], ...] = (
     ("NS", "NS", True),
     ("rendered_t2i_R", "Rendered words found", True),
     ("win_share", "Written word wins", True),
+    ("win_share_read", "Wins by being read", True),
     ("overlay_t2i_drop", "Drop under wrong words", True),
     ("attack_success", "Attack success", True),
     ("attack_accuracy", "Attacked accuracy", False),

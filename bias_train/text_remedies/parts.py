@@ -84,7 +84,7 @@ def with_questions(asked: TextSet, questions: TextQuestions) -> TextSet:
     texts = [one.text for one in pairs]
     if over is not None:
         pictures += [over.clean, over.written]
-        texts += [over.query, over.caption]
+        texts += [over.query, over.caption, over.other[over.other >= 0]]
     if attacks is not None:
         pictures += [attacks.attacked, attacks.clean[attacks.clean >= 0]]
         texts.append(attacks.prompt)
@@ -97,7 +97,7 @@ def with_questions(asked: TextSet, questions: TextQuestions) -> TextSet:
         return np.where(rows >= 0, np.searchsorted(kept, rows), -1).astype(np.int64)
 
     def text(rows: Ints) -> Ints:
-        return np.searchsorted(told, rows).astype(np.int64)
+        return np.where(rows >= 0, np.searchsorted(told, rows), -1).astype(np.int64)
 
     def paired(one: Pairs) -> Pairs:
         return replace(one, image=image(one.image), text=text(one.text))
@@ -109,7 +109,7 @@ def with_questions(asked: TextSet, questions: TextQuestions) -> TextSet:
     if over is not None:
         over = replace(
             over, clean=image(over.clean), written=image(over.written), query=text(over.query),
-            caption=text(over.caption),
+            caption=text(over.caption), other=text(over.other),
         )  # fmt: skip
     if attacks is not None:
         attacks = replace(
@@ -154,6 +154,7 @@ def _overlays(over: Overlays, held: Ints, *, inside: bool) -> Overlays:
         target=over.target[kept],
         caption=over.caption[captions],
         caption_of=place[over.caption_of[captions]].astype(np.int64),
+        other=over.other[kept],
     )
 
 

@@ -13,6 +13,7 @@ from bias_train.text_remedies.outcome import NONE, READING, Row, TextComparison
 _COLUMNS = (
     ("word wins %", "win_share", None, 100.0, 1),
     ("net %", "win_share_net", None, 100.0, 1),
+    ("read %", "win_share_read", None, 100.0, 1),
     ("NS", "NS", None, 1.0, 3),
     ("rendered i2t R@1", "rendered_i2t_R", 1, 100.0, 1),
     ("clean t2i R@1", "clean_t2i_R", 1, 100.0, 1),

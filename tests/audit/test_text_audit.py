@@ -32,6 +32,7 @@ from bias_train.stats import Bootstrap
 from datamodules.decode import decode_and_fit
 from datamodules.errors import DataError
 from datamodules.lettering.canvas import STYLES, render_word
+from datamodules.lettering.words import says
 from datamodules.sample import Sample, View
 from datamodules.writer import ShardWriter
 
@@ -70,6 +71,10 @@ def test_overlays_are_what_they_say(folder: Path) -> None:
         assert asked.texts[over.query[n]] == f"a photo of a {WORDS[number % len(WORDS)]}"
         told = {asked.texts[c] for c in over.caption[over.caption_of == n]}
         assert told == {caption(number), f"a {THINGS[number % len(THINGS)]}"}
+        other = asked.texts[over.other[n]].removeprefix("a photo of a ")
+        assert other in WORDS
+        assert other != WORDS[number % len(WORDS)]
+        assert not says(told, other)
     for row, expected in ((over.clean[0], picture(0)), (over.written[0], lettered(picture(0), WORDS[0])[0])):
         assert np.abs(pixels_of(asked, int(row)) - expected).mean() < 8
     assert len(asked.texts) == len(set(asked.texts))
@@ -151,6 +156,32 @@ def test_reading_is_by_label_where_there_are_labels(folder: Path) -> None:
     own = asked_of(folder, "overlaid", reading=[str(folder / "erased")]).questions.reading
     assert own is not None
     assert len(set(own.image_target)) == 8
+
+
+def test_without_labels_equal_captions_are_one_thing_to_read(folder: Path, tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "signs") as writer:
+        for n in range(6):
+            writer.write(Sample(f"sign-{n}", (SIGNS[n % 3],)), picture(n))
+    asked = asked_of(folder, "overlaid", reading=[str(tmp_path / "signs")])
+    reading = asked.questions.reading
+    assert reading is not None
+    assert asked.counts["reading labels"] == 3
+    for row, target in zip(reading.text, reading.text_target, strict=True):
+        answers = reading.image[reading.image_target == target]
+        numbers = [int(asked.pictures.keys[one].removeprefix("sign-")) for one in answers]
+        assert [SIGNS[number % 3] for number in numbers] == [asked.texts[row]] * 2
+
+
+def test_no_other_word_where_captions_say_all(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "set") as writer:
+        for n, told in enumerate(("a thing", f"two {WORDS[0]}s")):
+            drawn, text, _ = lettered(picture(n), WORDS[n])
+            over = View("real", None, {"edit": "overlay", "word": WORDS[n], "text": text})
+            writer.write(Sample(f"scene-{n}", (told,), views={"overlay": over}), picture(n), {"overlay": drawn})
+    asked = asked_of(tmp_path, "set", query="{word}")
+    over_set = asked.questions.overlays
+    assert over_set is not None
+    assert [asked.texts[row] if row >= 0 else None for row in over_set.other] == [WORDS[1], None]
 
 
 def test_attacks_are_what_they_say(folder: Path) -> None:

@@ -73,7 +73,7 @@ def text_questions() -> TextQuestions:
     return TextQuestions(
         Pairs(pictures, pictures, texts, own),
         Words(("white/black", "black/white"), np.stack([pictures, pictures + PAIRS]), first),
-        Overlays(pictures, pictures + PAIRS, first[::-1].copy(), *captions),
+        Overlays(pictures, pictures + PAIRS, first[::-1].copy(), *captions, np.where(pictures % 3 == 1, -1, first)),
         Pairs(pictures + PAIRS, pictures % 5, texts, own % 5),
         Attacks(pictures + PAIRS, some, pictures, no_word, pictures, first),
         (("RSA", Erasures(pictures, pictures + PAIRS, some, *captions, without_text=2)),),

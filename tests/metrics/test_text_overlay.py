@@ -45,6 +45,20 @@ def test_overlays_agree_with_loops(seed: int) -> None:
         ])  # fmt: skip
         assert found[name, None] == pytest.approx(shares[name])
     assert found["win_share_net", None] == pytest.approx(shares["win_share"] - shares["win_share_clean"])
+    assert not {"win_share_other", "win_share_read"} & {name for name, _ in found}
+    has = torch.tensor([True, seed % 2 == 0, True, False])
+    asked = vectors(4, 3, seed=seed + 40)
+    found |= {
+        (one.name, one.k): one.value for one in overlay_robustness(**given, ks=(1, 2, 9), other=asked, has_other=has)
+    }
+    both = [
+        [naive_text.wins(rows["written"][i], query[i], rows["caption"][c]) for query in (rows["query"], asked.numpy())]
+        for c, i in enumerate(rows["caption_of"])
+        if has[i]
+    ]
+    word, other = np.mean(both, axis=0)
+    assert found["win_share_other", None] == pytest.approx(other)
+    assert found["win_share_read", None] == pytest.approx(word - other)
     for k in (1, 2, 9):
         recall: dict[str, float] = {}
         for form, pictures in (("overlay_clean", rows["clean"]), ("overlay", rows["written"])):
@@ -71,6 +85,12 @@ def test_a_reader_and_a_viewer() -> None:
     assert (reader["win_share"], reader["win_share_net"], reader["overlay_clean_t2i_R"]) == (1.0, 1.0, 1.0)
     assert reader["overlay_t2i_R"] == pytest.approx(1 / 3)  # all scores tie: one of three, in expectation
     assert reader["overlay_i2t_drop"] == pytest.approx(2 / 3)
+    # One that sees that something is written, and not what: any word wins, and none is read.
+    writing = torch.cat([torch.zeros(3, 3), torch.ones(3, 3)], dim=1)
+    one = {one.name: one.value for one in overlay_robustness(things, writing, **rest, other=words.roll(1, 0))}
+    assert (one["win_share"], one["win_share_net"], one["win_share_other"], one["win_share_read"]) == (1, 1, 1, 0)
+    letters = {one.name: one.value for one in overlay_robustness(things, words, **rest, other=words.roll(1, 0))}
+    assert (letters["win_share_other"], letters["win_share_read"]) == (0.5, 0.5)  # ties with the captions
     # A query that is a caption's own text ties with it: one half, whatever the picture.
     same = {one.name: one.value for one in overlay_robustness(things, words, **(rest | {"query": things}))}
     assert (same["win_share"], same["win_share_clean"], same["win_share_floor"]) == (0.5, 0.5, 0.5)

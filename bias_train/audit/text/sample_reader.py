@@ -15,13 +15,15 @@ from bias_train.stats import Ints
 from datamodules.catalogue import Catalogue
 from datamodules.errors import DataError
 from datamodules.evaluation import EvaluationSet
-from datamodules.lettering.words import normalised, says
+from datamodules.hashing import uniform
+from datamodules.lettering.words import normalised, pick_word, says
 from datamodules.sample import ANCHOR, Sample
 from datamodules.text_spans import REMOVED, PictureText
 
 LABEL = "{label}"
 CLEAN, OVERLAY = "clean", "overlay"  # a view's meta["edit"]
 WRITTEN = "written"  # where an anchor's meta says what was written on it
+_OTHER = 7  # what a draw is for: any number that stays
 # A relative score's edit, and that of its control.
 ERASED = {"RSA": ("erased", "control-erased"), "RSC": ("erased-caption", "control-erased-caption")}
 
@@ -66,13 +68,12 @@ class SampleReader:
     def pairs(self, rows: Ints, what: str, sets: Sequence[str], *, clean: bool = True) -> Pairs:
         """Pictures with captions; ``clean`` takes the picture before anything was written on it.
 
-        In a reading set whose every sample has a label (what a sign says), captions and pictures of one label answer
-        each other: the same few words stand in many pictures.
+        In a reading set whose every sample has a label (what a sign says), or a single caption, captions and pictures
+        of one label or caption answer each other: the same few words stand in many pictures.
         """
         image, image_target, text, text_target = [], [], [], []
-        labels = np.asarray(self.catalogue.sample_label[rows], dtype=np.int64)
-        by_label = not clean and bool(np.all(labels >= 0))
-        targets = labels if by_label else np.asarray(self.catalogue.group[rows], dtype=np.int64)
+        labels = None if clean else self._said(rows)
+        targets = np.asarray(self.catalogue.group[rows], dtype=np.int64) if labels is None else labels
         for row, target in zip(rows.tolist(), targets.tolist(), strict=True):
             sample = self.catalogue.sample(row)
             view = self._clean_view(sample) if clean else ANCHOR
@@ -87,25 +88,37 @@ class SampleReader:
         if not image:
             raise DataError(f"{', '.join(map(str, sets))}: holds no picture with captions, as {what} pairs")
         self.counts[f"{what} pictures"], self.counts[f"{what} captions"] = len(image), len(text)
-        if by_label:
+        if labels is not None:
             self.counts[f"{what} labels"] = len(set(image_target))
-            self.relevance = "a caption is answered by the pictures of its label, and labels are resampled"
+            self.relevance = "a caption is answered by the pictures that say the same (by label, else by caption)"
         return Pairs(_ints(image), _ints(image_target), _ints(text), _ints(text_target))
+
+    def _said(self, rows: Ints) -> Ints | None:
+        """What each picture of a reading set says, as a number: label or only caption; None where some have neither."""
+        labels = np.asarray(self.catalogue.sample_label[rows], dtype=np.int64)
+        if np.all(labels >= 0):
+            return labels
+        captions = [self.catalogue.sample(row).captions for row in rows.tolist()]
+        if any(len(one) != 1 for one in captions):
+            return None
+        number = {caption: place for place, (caption,) in enumerate(dict.fromkeys(captions))}
+        return _ints([number[caption] for (caption,) in captions])
 
     def edited(self, rows: Ints) -> tuple[Overlays | None, tuple[tuple[str, Erasures], ...]]:
         """Pictures with a wrong word, and pictures with text removed."""
-        over, query = _Edited(), list[int]()
+        over, asked = _Edited(), list[tuple[str, tuple[str, ...]]]()
         erased = {name: _Edited() for name in ERASED}
         bare = Counter[str]()
         for row in rows.tolist():
             sample = self.catalogue.sample(row)
-            self._overlay(row, sample, over, query)
+            self._overlay(row, sample, over, asked)
             for name, edits in ERASED.items():
                 self._erasure(row, sample, name, edits, erased[name], bare)
         self.counts["overlaid pictures"] = len(over.forms)
         overlays = None
         if over.forms:
-            overlays = Overlays(over.form(0), over.form(1), _ints(query), **over.columns())
+            query = _ints([self._query_row(word) for word, _ in asked])
+            overlays = Overlays(over.form(0), over.form(1), query, **over.columns(), other=self._others(asked))
         erasures = []
         for name, one in erased.items():
             if one.forms:
@@ -177,7 +190,7 @@ class SampleReader:
 
     # One sample ------------------------------------------------------------------------------------------------------
 
-    def _overlay(self, row: int, sample: Sample, over: _Edited, query: list[int]) -> None:
+    def _overlay(self, row: int, sample: Sample, over: _Edited, asked: list[tuple[str, tuple[str, ...]]]) -> None:
         attack = self._attacked(sample)
         if attack is None:
             return
@@ -197,7 +210,23 @@ class SampleReader:
             self.fonts[str(lettering["font"])] += 1
         forms = (self._view_row(row, before), self._view_row(row, after))
         over.add(forms, self._target(row), map(self._text_row, captions))
-        query.append(self._text_row(self.query.format(word=word)))
+        asked.append((word, tuple(captions)))
+
+    def _others(self, asked: Sequence[tuple[str, tuple[str, ...]]]) -> Ints:
+        """For each picture the query for a word of another one, which neither stands on it nor in its captions."""
+        words = tuple(dict.fromkeys(word for word, _ in asked))
+        found = []
+        for place, (word, captions) in enumerate(asked):
+            try:
+                other = pick_word(words, (*captions, word), float(uniform(_OTHER, place)))
+            except DataError:  # captions say all of them
+                found.append(-1)
+            else:
+                found.append(self._query_row(other))
+        return _ints(found)
+
+    def _query_row(self, word: str) -> int:
+        return self._text_row(self.query.format(word=word))
 
     def _attacked(self, sample: Sample) -> tuple[str | None, str, str] | None:
         """Views before and after a wrong word, and the word; the first is None where nobody kept it."""

@@ -73,13 +73,15 @@ def sections(outcome: TextOutcome, *, change: bool = False) -> list[Section]:
             "gap of matched and mismatched words by that of ordinary pairs.",
         ),
         _section(
-            outcome, change, "wins", "Does the written word win?", ("written", "not written", "net", "random"),
+            outcome, change, "wins", "Does the written word win?",
+            ("written", "not written", "net", "another word", "read", "random"),
             [(
                 "query for the word above the caption",
-                [(name, None, None) for name in ("win_share", "win_share_clean", "win_share_net", "win_share_floor")],
+                [(f"win_share{name}", None, None) for name in ("", "_clean", "_net", "_other", "_read", "_floor")],
                 False,
             )],
-            "Share of captions that score below the query for a word that none of them says.",
+            "Share of captions that score below the query for a word that none of them says. Another word: one that "
+            "stands on another picture; read: the written one less that.",
         ),
         _section(
             outcome, change, "overlay", "Retrieval with a wrong word on every picture", at,
@@ -180,10 +182,11 @@ def sentences(outcome: TextOutcome) -> list[str]:
             f"{_percent(recall)} of words find their picture among the others', at random {_percent(floor)}."
         )
     won, clean = outcome.find("win_share"), outcome.find("win_share_clean")
+    other = outcome.find("win_share_other")
     if won is not None and clean is not None:
         told.append(
             f"A wrong word written on a picture beats its caption in {_percent(won)} of the comparisons; not written, "
-            f"in {_percent(clean)}."
+            f"in {_percent(clean)}" + (f", where another word is written, in {_percent(other)}." if other else ".")
         )
     accuracy, success = outcome.find("attack_accuracy"), outcome.find("attack_success")
     if accuracy is not None and success is not None:

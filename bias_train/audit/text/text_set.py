@@ -67,7 +67,7 @@ def text_set(
         rendering: words to render; None asks nothing of rendered words.
         pairs: sets of ordinary pictures and captions; none takes the clean pictures of ``shards``.
         reading: sets of pictures whose captions are about the text in them; where every sample has a label, what is
-            written, pictures and captions of one label answer each other.
+            written, or a single caption, pictures and captions of one label or caption answer each other.
         attack: sets of labelled pictures with a wrong word on them.
         query: how a written word is asked for, with ``{word}``.
         label_prompt: how a class is asked for, with ``{label}``.

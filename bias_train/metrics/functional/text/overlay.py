@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bias_train.metrics.functional.inputs import check_embeddings, check_ids
@@ -28,6 +29,8 @@ def overlay_robustness(
     ks: Sequence[int] = (1,),
     bootstrap: Bootstrap | None = None,
     chunk_size: int | None = None,
+    other: Tensor | None = None,
+    has_other: Tensor | None = None,
 ) -> list[Drawn]:
     """Compare pictures with the same pictures on which a wrong word is written.
 
@@ -39,6 +42,10 @@ def overlay_robustness(
     written, so that the share on the clean pictures stands beside it, and *net* is the difference. A retriever of
     random scores has one half.
 
+    Pictures with anything written on them may be near to the query for any word, without a letter being read. So the
+    share is taken for a word as well that is written on another picture (``win_share_other``); *read* is what the
+    query for the word that stands there wins more.
+
     Args:
         clean: [N, D] float embeddings of the pictures before. Scores are dot products.
         written: [N, D] of the pictures with their word.
@@ -49,9 +56,12 @@ def overlay_robustness(
         ks: cut-offs.
         bootstrap: how intervals over targets are made; None for none.
         chunk_size: queries scored at once; None chooses by memory.
+        other: [N, D] of the queries for a word that another picture has and no caption of this one says; None for none.
+        has_other: [N] bool, where there is such a word; None for everywhere.
 
     Returns:
-        ``win_share``, ``win_share_clean``, ``win_share_net``, ``win_share_floor``; and in each direction
+        ``win_share``, ``win_share_clean``, ``win_share_net``, ``win_share_floor``, with ``other`` ``win_share_other``
+        and ``win_share_read``; and in each direction
         ``overlay_t2i_R@k``, ``overlay_clean_t2i_R@k``, ``overlay_t2i_R_floor@k``, ``overlay_t2i_drop@k``.
 
     Raises:
@@ -77,6 +87,22 @@ def overlay_robustness(
     cluster = target.cpu().numpy()[caption_of.cpu().numpy()].astype(np.int64)
     found = drawn_means([(name, None) for name in names], values, cluster, draws, notes)
     found.append(Drawn(f"win_share{FLOOR}", 0.5, len(caption), "random scores"))
+    if other is not None:
+        kept = torch.ones(len(clean), dtype=torch.bool) if has_other is None else has_other.cpu()
+        if len(other) != len(clean) or kept.shape != (len(clean),):
+            raise ValueError(f"{len(clean)} pictures have {len(other)} queries for other words, and {len(kept)} marks")
+        told = kept[caption_of.cpu()].numpy()
+        beaten = _wins(written[of], other.to(clean.device)[of], caption)
+        found += drawn_means(
+            [("win_share_other", None), ("win_share_read", None)],
+            np.stack([beaten, shares[:, 0] - beaten], axis=1)[told],
+            cluster[told],
+            draws,
+            [
+                "words that stand on other pictures, against the same captions",
+                "the word that stands there less one that does not, caption by caption",
+            ],
+        )
     answered = target.to(caption_of.device)[caption_of]
     before, after = (pair_hits(one, caption, target, answered, ks, chunk_size) for one in (clean, written))
     for way in (T2I, I2T):

@@ -73,6 +73,8 @@ class Overlays:
         target: [N] int64 what a picture shows.
         caption: [C] int64 rows of the captions.
         caption_of: [C] int64, which of the N pictures each is of.
+        other: [N] int64 rows of the queries for a word that stands on another picture and that no caption of this one
+            says; -1 where there is none.
     """
 
     clean: Ints
@@ -81,6 +83,7 @@ class Overlays:
     target: Ints
     caption: Ints
     caption_of: Ints
+    other: Ints
 
 
 @dataclass(frozen=True)
@@ -216,9 +219,11 @@ def text_answers(
             chunk_size=chunk_size,
         )  # fmt: skip
     if (over := questions.overlays) is not None:
+        other, has_other = tables.some(over.other, "text")
         found += overlay_robustness(
             tables.image(over.clean), tables.image(over.written), tables.text(over.query), tables.text(over.caption),
-            torch.from_numpy(over.caption_of), torch.from_numpy(over.target), **retrieved,
+            torch.from_numpy(over.caption_of), torch.from_numpy(over.target), other=other, has_other=has_other,
+            **retrieved,
         )  # fmt: skip
     if (attack := questions.attacks) is not None:
         clean, has_clean = tables.some(attack.clean)
@@ -257,11 +262,11 @@ class _Tables:
         targets = torch.from_numpy(pairs.image_target), torch.from_numpy(pairs.text_target)
         return self.image(pairs.image), self.text(pairs.text), *targets
 
-    def some(self, rows: Ints) -> tuple[Tensor | None, Tensor]:
-        """Pictures that not all have (-1), any one standing where there is none; None where nobody has it."""
+    def some(self, rows: Ints, name: str = "image") -> tuple[Tensor | None, Tensor]:
+        """What not all have (-1), any one standing where there is none; None where nobody has it."""
         has = rows >= 0
         # A row that is there stands in for a missing one, whose figures are then dropped.
-        return (self.image(np.where(has, rows, rows.max())) if has.any() else None), torch.from_numpy(has)
+        return (self._rows(name, np.where(has, rows, rows.max())) if has.any() else None), torch.from_numpy(has)
 
     def _rows(self, name: str, rows: Ints) -> Tensor:
         table = self._tables[name]
