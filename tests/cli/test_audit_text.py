@@ -173,6 +173,15 @@ def test_words_alone_and_json(train: Train, material: Path, capsys: pytest.Captu
     assert {"sync", "NS_denominator", "clean_t2i_R"} <= names
     assert not any(name.startswith(("win", "overlay", "RSA", "reading")) for name in names)
     assert "no_reading" in {warning["code"] for warning in document["warnings"]}
+    command = ("--run", run, "--pairs", material / "overlaid", "--words", words, "--output", run / "low", "--json", "-")
+    assert audit(*command, "--word-y", "0.9") == 0
+    low = json.loads(capsys.readouterr().out)
+
+    def syncs(told: dict[str, Any]) -> list[float]:
+        return [figure["value"] for figure in told["figures"] if figure["name"] == "sync"]
+
+    assert len(syncs(low)) == len(syncs(document)) > 1
+    assert all(one != other for one, other in zip(syncs(low), syncs(document), strict=True))  # elsewhere on the canvas
     none = ("--run", run, "--shards", material / "overlaid", "--word-limit", "0", "--output", run / "b", "--json", "-")
     assert audit(*none) == 0
     assert "sync" not in {figure["name"] for figure in json.loads(capsys.readouterr().out)["figures"]}
