@@ -186,6 +186,9 @@ def _add_words(parser: argparse.ArgumentParser) -> None:
     words.add_argument("--canvas", type=positive, default=224, metavar="PIXELS", help="side (default: 224)")
     words.add_argument("--points", type=float, metavar="PIXELS", help="em of the letters (default: 32 of 224, in "
                        "proportion)")  # fmt: skip
+    words.add_argument("--word-y", type=float, default=0.5, metavar="Y", help="where they stand, as a share of the "
+                       "canvas's height (default: 0.5, the middle)")  # fmt: skip
+    words.add_argument("--fit", action="store_true", help="shrink words that are cut off otherwise")
 
 
 def _add_projection_options(parser: Any) -> None:
@@ -365,7 +368,7 @@ def _rendering(options: argparse.Namespace) -> Rendering | None:
     if options.word_limit < 1:
         return None
     words = limited(load_words(options.words), options.word_limit)
-    return Rendering(words, size=options.canvas, points=options.points)
+    return Rendering(words, size=options.canvas, points=options.points, y=options.word_y, fit=options.fit)
 
 
 def _embedding(options: argparse.Namespace) -> Embedding:

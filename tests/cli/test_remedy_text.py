@@ -177,6 +177,24 @@ def test_compare(
     assert "fitting projection" in printed.err
 
 
+def test_rendered_words_stand_where_they_are_wanted(
+    overlaid: list[str | Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in `audit text`: letters that are read in one place of a picture need not be read in another."""
+    (tmp_path / "words.txt").write_text("dog\ncat\nship\n")
+
+    def found(name: str, *more: str) -> dict[str, float]:
+        command = ("compare", *overlaid, "--words", tmp_path / "words.txt", "--no-heads", "--steps", 2)
+        assert text(*command, "--resamples", 20, *more, "--out", tmp_path / name) == 0
+        rows = json.loads((tmp_path / name / "comparison.json").read_text())["figures"]
+        return {row["name"]: row["value"] for row in rows if row["remedy"] == "none" and not row["label"]}
+
+    middle, low = found("middle"), found("low", "--word-y", "0.9")
+    assert low["sync"] != middle["sync"]
+    assert low["win_share"] == middle["win_share"]
+    capsys.readouterr()
+
+
 def test_mistakes_are_named(
     home: Path, overlaid: list[str | Path], given: list[str | Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
