@@ -359,6 +359,25 @@ def test_fills_of_the_command(fill: str, scenes: ShardIndex, tmp_path: Path) -> 
     assert shown.min() > 30
 
 
+@pytest.mark.slow
+def test_a_diffusers_pipeline_fills_the_letters_alone(scenes: ShardIndex, tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    from tiny_pipeline import save_tiny_pipeline
+
+    pipeline = save_tiny_pipeline(tmp_path / "pipeline")
+    out = tmp_path / "out"
+    command = ["erase", scenes.store.location, str(out), "--reader", "known", "--views", "erased", "--limit", "2"]
+    assert main([*command, "--fill", str(pipeline), "--steps", "2", "--device", "cpu"]) == 0
+    index = ShardIndex.load(out)
+    for row in range(2):
+        meta = index.sample(row).views["erased"].meta
+        assert meta["fill"]["pipeline"] == "StableDiffusionInpaintPipeline"
+        mask = quads_mask([tuple(map(tuple, span["quad"])) for span in meta[REMOVED]["spans"]], SIZE[1], SIZE[0], 4.0)
+        changed = np.abs(picture(index, row, "erased").astype(int) - picture(index, row))
+        assert changed[mask].mean() > 10
+        assert changed[~mask].mean() < 3  # JPEG
+
+
 @needs_rapidocr
 def test_options_left_out_are_the_settings_defaults() -> None:
     options = _parser().parse_args(["erase", "in", "out"])
