@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bias_train.cli.inputs import add_retriever, device_of, for_run, positive, retriever_of, subject_of
+from bias_train.cli.rendered_words import add_rendered_words, rendering_of
 from bias_train.cli.terminal import wide_console
 from bias_train.errors import RunError
 
 if TYPE_CHECKING:
     from bias_train.audit.text.options import TextOptions
     from bias_train.audit.text.outcome import TextOutcome
-    from bias_train.audit.text.rendering import Rendering
     from bias_train.audit.text.run import Vectors
     from bias_train.audit.text.text_set import TextSet
     from bias_train.text_remedies.blur import OcrBlur
@@ -69,32 +69,7 @@ def add_text(commands: Any) -> None:
     pictures.add_argument("--workers", type=int, default=0, metavar="N", help="loader processes")
     pictures.add_argument("--device", default="auto", help="cpu, cuda or auto (the default)")
     pictures.add_argument("--seed", type=int, default=0)
-    words = audit.add_argument_group("rendered words")
-    words.add_argument(
-        "--words", metavar="FILE", help="one a line, or the first column of a CSV (default: our own list)"
-    )
-    words.add_argument(
-        "--word-limit", type=int, default=1000, metavar="N",
-        help="at most N words, evenly spread over the list (default: 1000; 0: render none)",
-    )  # fmt: skip
-    words.add_argument(
-        "--styles", nargs="+", metavar="STYLE", help="background/ink, such as white/black (default: the paper's four)"
-    )
-    words.add_argument(
-        "--word-prompt", default="{word}", metavar="TEXT", help="how a word is asked for (default: bare)"
-    )
-    words.add_argument("--font", default="dejavu-sans", metavar="NAME", help="(default: dejavu-sans)")
-    words.add_argument(
-        "--canvas", type=positive, default=224, metavar="PIXELS", help="side of the canvas (default: 224)"
-    )
-    words.add_argument(
-        "--points", type=float, metavar="PIXELS", help="height of the letters (default: 32 of 224, in proportion)"
-    )
-    words.add_argument(
-        "--word-y", type=float, default=0.5, metavar="Y",
-        help="where rendered words stand, as a share of the canvas's height (default: 0.5, the middle)",
-    )  # fmt: skip
-    words.add_argument("--fit", action="store_true", help="shrink words that are cut off otherwise")
+    add_rendered_words(audit)
     figures = audit.add_argument_group("figures and statistics")
     figures.add_argument(
         "--k", type=positive, nargs="+", default=[1, 5, 10], metavar="K",
@@ -133,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
     blur = _blur(options)
     asked = text_set(
         options.shards,
-        rendering=_rendering(options),
+        rendering=rendering_of(options),
         pairs=options.pairs,
         reading=options.reading,
         attack=options.attack,
@@ -170,25 +145,6 @@ def _options(options: argparse.Namespace) -> TextOptions:
     except ValueError as error:
         raise RunError(f"{error}") from error
     return TextOptions(ks=tuple(options.k), bootstrap=bootstrap)
-
-
-def _rendering(options: argparse.Namespace) -> Rendering | None:
-    from bias_train.audit.text.rendering import Rendering, limited
-    from datamodules.lettering.canvas import STYLES
-    from datamodules.lettering.words import load_words
-
-    if options.word_limit < 1:
-        return None
-    return Rendering(
-        limited(load_words(options.words), options.word_limit),
-        styles=tuple(options.styles or STYLES),
-        size=options.canvas,
-        points=options.points,
-        font=options.font,
-        fit=options.fit,
-        y=options.word_y,
-        prompt=options.word_prompt,
-    )
 
 
 def _blur(options: argparse.Namespace) -> OcrBlur | None:

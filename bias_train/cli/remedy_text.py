@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bias_train.cli.inputs import add_retriever, device_of, positive, retriever_of, retriever_of_run
+from bias_train.cli.rendered_words import add_rendered_words, rendering_of
 from bias_train.cli.terminal import wide_console
 from bias_train.errors import RunError
 from bias_train.files import replacing, write_json
@@ -52,7 +53,7 @@ def _add_compare(methods: Any) -> None:
     )
     parser.set_defaults(do=_compare)
     _add_pictures(parser, reading=True)
-    _add_words(parser)
+    add_rendered_words(parser)
     remedies = parser.add_argument_group("the remedies")
     remedies.add_argument("--ocr", metavar="ENGINE", help="rapidocr or tesseract, to read and blur (default: left out)")
     remedies.add_argument("--finetuned", type=Path, metavar="RUN|FILE", help="trained against reading from the same "
@@ -178,19 +179,6 @@ def _add_work(pictures: Any) -> None:
     pictures.add_argument("--seed", type=int, default=0)
 
 
-def _add_words(parser: argparse.ArgumentParser) -> None:
-    words = parser.add_argument_group("rendered words")
-    words.add_argument("--words", metavar="FILE", help="one a line, or a column of a CSV (default: our own list)")
-    words.add_argument("--word-limit", type=int, default=1000, metavar="N", help="at most N words, evenly spread over "
-                       "the list (default: 1000; 0: render none)")  # fmt: skip
-    words.add_argument("--canvas", type=positive, default=224, metavar="PIXELS", help="side (default: 224)")
-    words.add_argument("--points", type=float, metavar="PIXELS", help="em of the letters (default: 32 of 224, in "
-                       "proportion)")  # fmt: skip
-    words.add_argument("--word-y", type=float, default=0.5, metavar="Y", help="where they stand, as a share of the "
-                       "canvas's height (default: 0.5, the middle)")  # fmt: skip
-    words.add_argument("--fit", action="store_true", help="shrink words that are cut off otherwise")
-
-
 def _add_projection_options(parser: Any) -> None:
     parser.add_argument("--preset", choices=("forget", "learn"), default="forget", help="forget to spell (the default) "
                         "or learn to")  # fmt: skip
@@ -234,7 +222,7 @@ def _compare(options: argparse.Namespace) -> int:
         from bias_train.text_remedies.blur import OcrBlur
 
         blur = OcrBlur.of(options.ocr)
-    asked = _asked(options, _rendering(options))
+    asked = _asked(options, rendering_of(options))
     outcome = compare(
         asked,
         retriever_of(options),
@@ -359,16 +347,6 @@ def _overlaid(options: argparse.Namespace) -> TextSet:
     if asked.questions.overlays is None:
         raise RunError("--shards: holds no picture with a wrong word; make some with `bias-train synthesize overlay`")
     return with_questions(asked, TextQuestions(asked.questions.pairs, overlays=asked.questions.overlays))
-
-
-def _rendering(options: argparse.Namespace) -> Rendering | None:
-    from bias_train.audit.text.rendering import Rendering, limited
-    from datamodules.lettering.words import load_words
-
-    if options.word_limit < 1:
-        return None
-    words = limited(load_words(options.words), options.word_limit)
-    return Rendering(words, size=options.canvas, points=options.points, y=options.word_y, fit=options.fit)
 
 
 def _embedding(options: argparse.Namespace) -> Embedding:
